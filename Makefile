@@ -1,0 +1,49 @@
+# Every target works in .venv and brings it up to date first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MODEL ?= shapes-sd
+VARIANT ?= w4a8-minmax
+
+.DEFAULT_GOAL := help
+.PHONY: setup serve test test-all check format bench clean help
+
+setup: $(STAMP) ## create .venv and install the pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Facsimile needs Python 3.11 or newer")'
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[gateway,worker,dev]'
+	@touch $@
+
+serve: $(STAMP) ## start broker, worker, gateway and web page on http://127.0.0.1:8000
+	$(BIN)/python -m app
+
+test: $(STAMP) ## the tests that take minutes at most
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP) ## every test, the slow ones too
+	$(BIN)/python -m pytest -m ''
+
+check: $(STAMP) ## style, types and import rules: what CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## compare the shipped variant with its reference (MODEL=..., VARIANT=...)
+	$(BIN)/python -m quant compare --model $(MODEL) --variant $(VARIANT)
+
+clean: ## remove caches and build products; .venv and data stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,0 +1,63 @@
+"""What the workers can do: models, methods, families, metrics, presets. Workers announce it, the gateway repeats it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from contract.card import Identifier
+from contract.errors import ContractError
+from contract.recipe import Recipe
+
+
+class CatalogueError(ContractError):
+    code = "invalid-catalogue"
+
+
+class ModelDescription(BaseModel):
+    """One model: its family, where its weights are (a folder or a hub id), and the sampling it is meant for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    family: str
+    source: str
+    dtype: str = "float32"
+    width: int = Field(default=512, ge=8, multiple_of=8)
+    height: int = Field(default=512, ge=8, multiple_of=8)
+    max_width: int = Field(default=1024, ge=8, multiple_of=8)
+    max_height: int = Field(default=1024, ge=8, multiple_of=8)
+    num_inference_steps: int = Field(default=25, ge=1, le=1000)
+    guidance_scale: float = Field(default=7.5, ge=0.0, le=30.0, allow_inf_nan=False)
+
+
+class Catalogue(BaseModel):
+    """All that a worker offers, by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: dict[Identifier, ModelDescription]
+    methods: tuple[str, ...]
+    families: tuple[str, ...]
+    metrics: tuple[str, ...]
+    schedulers: tuple[str, ...]
+    presets: dict[str, Recipe]
+    prompt_sets: tuple[str, ...]
+
+
+def read_models(path: Path) -> dict[str, ModelDescription]:
+    """The models of a models.toml, relative `source` folders resolved against the file's own folder.
+
+    Raises CatalogueError, naming the file and the fault."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        models = {name: ModelDescription.model_validate(table) for name, table in tables.items()}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise CatalogueError(f"models file {path}: {error}") from error
+    return {name: _resolved(model, path.parent) for name, model in models.items()}
+
+
+def _resolved(model: ModelDescription, folder: Path) -> ModelDescription:
+    local = folder / model.source
+    return model.model_copy(update={"source": str(local.resolve())}) if local.is_dir() else model

@@ -1,0 +1,96 @@
+"""Pictures as content-addressed files: `<folder>/ab/<sha256>.<extension>`, complete or not there, never changed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+
+from contract.errors import ImageStoreError
+from contract.payloads import OutputFormat
+
+EXTENSIONS: dict[OutputFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+MEDIA_TYPES = {extension: f"image/{form}" for form, extension in EXTENSIONS.items()}
+
+_NAME = re.compile(r"([0-9a-f]{64})\.(png|jpg|webp)")
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_TEMPORARY = ".part-"
+
+
+def image_url(name: str) -> str:
+    """The path that answers a stored picture's bytes."""
+    return f"/v1/images/{name}"
+
+
+class ImageStore:
+    """The pictures under one folder. A picture's name is `<sha256>.<extension>`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, picture: bytes, form: OutputFormat) -> str:
+        """Store an encoded picture and answer its name; storing it again changes nothing.
+
+        Raises ImageStoreError, with code `storage-full` when there is no room; nothing is left behind then."""
+        name = f"{hashlib.sha256(picture).hexdigest()}.{EXTENSIONS[form]}"
+        target = self.folder / name[:2] / name
+        try:
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link_if_absent(picture, target)
+        except OSError as error:
+            raise ImageStoreError(
+                f"the picture could not be stored: {error.strerror}", full=error.errno in _FULL
+            ) from error
+        return name
+
+    def find(self, name: str) -> Path | None:
+        """The file of a picture, or None when there is none of that name."""
+        if not _NAME.fullmatch(name):
+            return None
+        path = self.folder / name[:2] / name
+        return path if path.is_file() else None
+
+    def sweep(self, older_than: float) -> int:
+        """Remove temporary files that were left `older_than` seconds ago or earlier; answers how many."""
+        stale = [path for path in self.folder.glob(f"??/{_TEMPORARY}*") if _age(path) >= older_than]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return len(stale)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _link_if_absent(content: bytes, target: Path) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        try:
+            target.hardlink_to(temporary)
+        except FileExistsError:
+            return
+        sync_folder(target.parent)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

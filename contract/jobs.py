@@ -1,0 +1,137 @@
+"""A job: its states, its kinds, its record in the store, and the token that wakes a worker for it.
+
+queued ──claim──> running ──finish──> succeeded | failed | canceled
+  ^  └──cancel──> canceled   │
+  └──────lease expired───────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from contract.payloads import CalibrationPayload, ComparisonPayload, GenerationPayload, Payload
+from contract.results import CalibrationResult, ComparisonResult, GenerationResult, Result
+
+SCHEMA_VERSION = 1
+"""Version of the record and of the token. A worker refuses a version that it does not know."""
+
+
+class JobState(StrEnum):
+    """Where a job is. The last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job can never change again."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    GENERATION = "generation"
+    COMPARISON = "comparison"
+    CALIBRATION = "calibration"
+
+    @property
+    def payload(self) -> TypeAdapter[Payload]:
+        """How this kind's payload is read."""
+        return _PAYLOADS[self]
+
+    @property
+    def result(self) -> TypeAdapter[Result]:
+        """How this kind's result is read."""
+        return _RESULTS[self]
+
+
+_PAYLOADS: dict[JobKind, TypeAdapter[Payload]] = {
+    JobKind.GENERATION: TypeAdapter(GenerationPayload),
+    JobKind.COMPARISON: TypeAdapter(ComparisonPayload),
+    JobKind.CALIBRATION: TypeAdapter(CalibrationPayload),
+}
+_RESULTS: dict[JobKind, TypeAdapter[Result]] = {
+    JobKind.GENERATION: TypeAdapter(GenerationResult),
+    JobKind.COMPARISON: TypeAdapter(ComparisonResult),
+    JobKind.CALIBRATION: TypeAdapter(CalibrationResult),
+}
+
+
+class JobError(BaseModel):
+    """Why a job failed: a stable code, and a sentence for people."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code: str
+    message: str
+
+
+class JobProgress(BaseModel):
+    """How far a running job is: `step` of `steps` within a stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    step: int = Field(ge=0)
+    steps: int = Field(ge=0)
+
+
+class JobMessage(BaseModel):
+    """The wake-up token: look into that queue. It carries no work, so losing or repeating one does no harm."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    job: str
+    queue: str
+
+
+class JobRecord(BaseModel):
+    """The truth about a job. Times are the store's, in seconds since 1970; `attempt` counts the claims, and fences
+    every write of a worker; the limits were fixed when the job was accepted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int
+    id: str
+    sequence: int
+    kind: JobKind
+    queue: str
+    owner: str
+    request_id: str
+    state: JobState
+    attempt: int
+    created: float
+    payload: Payload
+    lease_seconds: float
+    retention_seconds: int
+    started: float | None = None
+    finished: float | None = None
+    cancel_requested: float | None = None
+    worker: str | None = None
+    progress: JobProgress | None = None
+    result: Result | None = None
+    error: JobError | None = None
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, str]) -> Self:
+        """The record in a store's hash, whose fields are all strings (those that do not apply are absent)."""
+        kind = JobKind(fields["kind"])
+        known = {name: fields[name] for name in cls.model_fields if name in fields}
+        nested: dict[str, object] = {"payload": kind.payload.validate_json(fields["payload"])}
+        if fields.get("result"):
+            nested["result"] = kind.result.validate_json(fields["result"])
+        if "code" in fields:
+            nested["error"] = JobError(code=fields["code"], message=fields["message"])
+        if "stage" in fields:
+            progress = {"stage": fields["stage"], "step": fields["step"], "steps": fields["steps"]}
+            nested["progress"] = JobProgress.model_validate(progress)
+        return cls.model_validate({**known, **nested})

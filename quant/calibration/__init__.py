@@ -1,0 +1,1 @@
+"""Running data through a reference to fix quantization parameters."""

@@ -1,0 +1,77 @@
+"""Quantized checkpoints: a diffusers folder, a card, and a digest over both names and contents of the files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from diffusers import DiffusionPipeline
+from pydantic import ValidationError
+from torch import nn
+
+from contract.card import Card
+from contract.recipe import Recipe
+from quant.backend import FacsimileConfig, FacsimileQuantizer
+from quant.errors import CheckpointError
+
+CARD = "card.json"
+
+
+def digest(folder: Path) -> str:
+    """sha256, hexadecimal, over the sorted relative names and contents of all files but the card.
+
+    Raises CheckpointError when the folder holds a link or a file that could run code when loaded."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise CheckpointError(f"{path} is a link: a checkpoint holds plain files only")
+        if path.is_dir() or path == folder / CARD:
+            continue
+        if path.suffix.lower() not in {".json", ".safetensors", ".txt", ".md"}:
+            raise CheckpointError(f"{path.name} does not belong in a checkpoint: json, safetensors, txt and md do")
+        total.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a checkpoint. Raises CheckpointError when it is missing or malformed."""
+    try:
+        return Card.model_validate_json((folder / CARD).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(f"card of {folder}: {error}") from error
+
+
+def verify(folder: Path) -> Card:
+    """The card, after checking that the files are those it speaks of. Raises CheckpointError."""
+    card = read_card(folder)
+    found = digest(folder)
+    if found != card.digest:
+        raise CheckpointError(f"checkpoint {folder.name}: the files' digest is {found}, the card says {card.digest}")
+    return card
+
+
+def save_checkpoint(pipeline: DiffusionPipeline, denoiser: nn.Module, recipe: Recipe, folder: Path) -> None:
+    """Writes a pipeline whose denoiser holds quantized layers to `folder`, in a form that diffusers loads.
+
+    What stays in floating point is stored in float16; the denoiser is changed accordingly."""
+    config = FacsimileConfig(
+        weight_bits=recipe.weight_bits,
+        activation_bits=recipe.activation_bits,
+        keep_float=list(recipe.keep_float),
+        eight_bit=list(recipe.eight_bit),
+    )
+    denoiser.register_to_config(quantization_config=config)  # type: ignore[operator]
+    denoiser.hf_quantizer = FacsimileQuantizer(config, pre_quantized=True)  # type: ignore[assignment]
+    for parameter in denoiser.parameters():
+        parameter.data = parameter.data.half()
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module) and part is not denoiser:
+            part.half()
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def denoiser_bytes(folder: Path, component: str) -> int:
+    """Bytes of a denoiser's weight files."""
+    return sum(path.stat().st_size for path in (folder / component).glob("*.safetensors"))

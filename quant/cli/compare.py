@@ -1,0 +1,96 @@
+"""`compare`: a variant against its reference over many prompts."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+import quant.metrics
+from contract.card import Statistic
+from quant.cli.options import (
+    MODELS,
+    PROMPTS,
+    VARIANTS,
+    AsJson,
+    Model,
+    Models,
+    Prompts,
+    Variants,
+    describe,
+    machine,
+    print_json,
+    progress_bar,
+    stdout,
+    variant_folder,
+)
+from quant.comparison import bfloat16_copy, evaluate
+from quant.generation import SEEDS, Sampling
+from quant.pipelines import load_reference, load_variant
+from quant.prompts import load_prompts
+from quant.registry import names
+
+NOISE_FLOOR = "noise_floor"
+
+
+def compare(
+    model: Model,
+    variant: Annotated[str, typer.Option(help="the variant to measure")],
+    prompts: Annotated[str, typer.Option(help="a prompt set, or a split of all sets")] = "test",
+    limit: Annotated[int, typer.Option(min=1, help="how many prompts")] = 64,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="seed of the first picture")] = 0,
+    num_inference_steps: Annotated[int | None, typer.Option(min=1, max=150)] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=0.0, max=30.0)] = None,
+    models: Models = MODELS,
+    variants: Variants = VARIANTS,
+    prompt_folder: Prompts = PROMPTS,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a variant with its float reference on the same noise, next to the bfloat16 noise floor."""
+    description = describe(model, models)
+    chosen = load_prompts(prompt_folder, prompts, "test", limit)
+    reference = load_reference(description)
+    arms = {variant: load_variant(variant_folder(model, variant, variants)), NOISE_FLOOR: bfloat16_copy(reference)}
+    sampling = Sampling(
+        prompt="",
+        seed=seed,
+        num_inference_steps=num_inference_steps or description.num_inference_steps,
+        guidance_scale=description.guidance_scale if guidance_scale is None else guidance_scale,
+        width=description.width,
+        height=description.height,
+    )
+    started = time.monotonic()
+    with progress_bar() as show:
+        measured = evaluate(reference, arms, chosen, sampling, names(quant.metrics), show)
+    result = _dump(measured[variant]) | {
+        NOISE_FLOOR: _dump(measured[NOISE_FLOOR]),
+        "model": model,
+        "variant": variant,
+        "prompts": prompts,
+        "count": len(chosen),
+        "seed": seed,
+        "num_inference_steps": sampling.num_inference_steps,
+        "guidance_scale": sampling.guidance_scale,
+        "seconds": round(time.monotonic() - started, 1),
+        "machine": machine(),
+    }
+    if as_json:
+        print_json(result)
+    else:
+        stdout.print(_table(measured[variant], measured[NOISE_FLOOR], f"{model}:{variant}, {len(chosen)} prompts"))
+
+
+def _dump(statistics: dict[str, Statistic]) -> dict[str, object]:
+    return {name: statistic.model_dump(mode="json") for name, statistic in statistics.items()}
+
+
+def _table(variant: dict[str, Statistic], floor: dict[str, Statistic], title: str) -> Table:
+    table = Table("metric", "mean", "95 % interval", "bfloat16 noise floor", title=title)
+    for name, statistic in variant.items():
+        interval = "" if statistic.ci95 is None else f"{statistic.ci95[0]:.4f} to {statistic.ci95[1]:.4f}"
+        means = (s.mean if s.mean is not None else float("nan") for s in (statistic, floor[name]))
+        mean, noise = (f"{value:.4f}" for value in means)
+        table.add_row(name, mean, interval, noise)
+    return table

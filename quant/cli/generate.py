@@ -1,0 +1,65 @@
+"""`generate`: draw a prompt with a model or one of its variants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quant.cli.options import (
+    MODELS,
+    VARIANTS,
+    AsJson,
+    Model,
+    Models,
+    Variants,
+    describe,
+    print_json,
+    progress_bar,
+    stdout,
+    variant_folder,
+)
+from quant.generation import SEEDS, Sampling
+from quant.generation import generate as draw
+from quant.pipelines import load_reference, load_variant
+
+
+def generate(
+    model: Model,
+    prompt: Annotated[str, typer.Option(help="what the picture shows")],
+    output: Annotated[Path, typer.Option(help="folder for <seed>.png")] = Path(),
+    variant: Annotated[str, typer.Option(help="a variant, or reference")] = "reference",
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1)] = 0,
+    num_inference_steps: Annotated[int | None, typer.Option(min=1, max=150)] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=0.0, max=30.0)] = None,
+    num_images: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    models: Models = MODELS,
+    variants: Variants = VARIANTS,
+    as_json: AsJson = False,
+) -> None:
+    """Draw pictures; picture i has seed + i."""
+    description = describe(model, models)
+    if variant == "reference":
+        pipeline = load_reference(description)
+    else:
+        pipeline = load_variant(variant_folder(model, variant, variants))
+    sampling = Sampling(
+        prompt=prompt,
+        seed=seed,
+        num_inference_steps=num_inference_steps or description.num_inference_steps,
+        guidance_scale=description.guidance_scale if guidance_scale is None else guidance_scale,
+        width=description.width,
+        height=description.height,
+        num_images=num_images,
+    )
+    with progress_bar() as show:
+        drawn = draw(pipeline, sampling, lambda step, total: show("denoise", step, total))
+    output.mkdir(parents=True, exist_ok=True)
+    files = [output / f"{picture_seed}.png" for picture_seed in sampling.seeds]
+    for picture, file in zip(drawn.pictures, files, strict=True):
+        picture.save(file)
+    if as_json:
+        print_json({"files": [str(file) for file in files], "seeds": sampling.seeds, "seconds": drawn.seconds})
+    else:
+        stdout.print("\n".join(map(str, files)))

@@ -1,0 +1,84 @@
+"""Options that the commands share, and how they find models, variants and prompts."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from contract.catalogue import ModelDescription, read_models
+from quant.errors import CheckpointError, ModelError
+from quant.kernels.engine import default_engine
+
+ROOT = Path(__file__).parents[2]
+
+Model = Annotated[str, typer.Option(help="model id, as in the models file")]
+Models = Annotated[Path, typer.Option(help="the models file")]
+Variants = Annotated[list[Path], typer.Option(help="folders that hold <model>/<variant>; the first that has it counts")]
+Prompts = Annotated[Path, typer.Option(help="folder of prompt sets")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
+
+MODELS = ROOT / "models" / "models.toml"
+VARIANTS = [ROOT / "data" / "variants", ROOT / "models" / "variants"]
+PROMPTS = ROOT / "prompts"
+RECIPES = ROOT / "recipes"
+
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+
+def describe(model: str, models: Path) -> ModelDescription:
+    """The description of a model. Raises ModelError, listing what there is."""
+    known = read_models(models)
+    if model not in known:
+        raise ModelError(f"model {model!r} is not in {models}; there are {', '.join(known)}")
+    return known[model]
+
+
+def variant_folder(model: str, variant: str, roots: list[Path]) -> Path:
+    """The folder of a variant. Raises CheckpointError, listing what there is."""
+    for root in roots:
+        if (root / model / variant).is_dir():
+            return root / model / variant
+    known = sorted(path.name for root in roots for path in (root / model).glob("*") if path.is_dir())
+    raise CheckpointError(f"variant {variant!r} of {model} is not there; there are {', '.join(known) or 'none'}")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Any]:
+    """A function (stage, done, total) that draws a bar with time left on standard error."""
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr) as progress:
+        bars: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=total)
+            progress.update(bars[stage], completed=done, total=total)
+
+        yield show
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """One JSON document on standard output, NaN-free."""
+    stdout.print_json(json.dumps(result, allow_nan=False))
+
+
+def machine() -> dict[str, Any]:
+    """What a number depends on besides the code."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "cpu": capability,
+        "engine": default_engine().name,
+    }

@@ -1,0 +1,72 @@
+"""`quantize`: make a variant from a model and a recipe."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contract.recipe import read_recipe
+from quant.cli.options import (
+    MODELS,
+    PROMPTS,
+    RECIPES,
+    VARIANTS,
+    AsJson,
+    Model,
+    Models,
+    Prompts,
+    describe,
+    print_json,
+    progress_bar,
+    stdout,
+)
+from quant.errors import CheckpointError
+from quant.prompts import load_prompts
+from quant.quantization import Quantization
+from quant.quantization import quantize as make
+
+
+def quantize(
+    model: Model,
+    recipe: Annotated[str, typer.Option(help="preset name, or a TOML file")],
+    variant: Annotated[str | None, typer.Option(help="name of the variant [default: the recipe's]")] = None,
+    output: Annotated[Path, typer.Option(help="folder to hold <model>/<variant>")] = VARIANTS[0],
+    calibrate_on: Annotated[str, typer.Option(help="prompt set to calibrate on")] = "shapes-plain",
+    report_on: Annotated[str, typer.Option(help="prompt set to report on, its validation split")] = "shapes-plain",
+    limit: Annotated[int, typer.Option(min=1, help="prompts of the report")] = 64,
+    overwrite: Annotated[bool, typer.Option(help="replace a variant of that name")] = False,
+    models: Models = MODELS,
+    prompts: Prompts = PROMPTS,
+    as_json: AsJson = False,
+) -> None:
+    """Quantize a model by a recipe; write the checkpoint and its card."""
+    description = describe(model, models)
+    plan = read_recipe(Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml")
+    name = variant or plan.variant
+    folder, staging = output / model / name, output / model / f".{name}.staging"
+    if folder.exists() and not overwrite:
+        raise CheckpointError(f"{folder} exists: give another --variant, or --overwrite")
+    job = Quantization(
+        model=model,
+        description=description,
+        recipe=plan,
+        variant=name,
+        calibration=load_prompts(prompts, calibrate_on, "calibration", plan.calibration.num_prompts),
+        held_out=load_prompts(prompts, report_on, "validation", limit),
+        prompt_set=f"{report_on}/validation",
+    )
+    shutil.rmtree(staging, ignore_errors=True)
+    with progress_bar() as show:
+        card = make(job, staging, show)
+    if folder.exists():
+        shutil.rmtree(folder)
+    staging.rename(folder)
+    if as_json:
+        print_json(card.model_dump(mode="json"))
+        return
+    psnr, floor = card.report.metrics["psnr"], card.report.noise_floor["psnr"]
+    stdout.print(f"{model}:{name} in {folder}, {card.quantized_layers} layers quantized")
+    stdout.print(f"psnr {psnr.mean} dB {psnr.ci95}; bfloat16 noise floor {floor.mean} dB")

@@ -1,0 +1,52 @@
+"""What can go wrong in `quant`, as a tree. `code` is stable and travels with a failed job; messages are for users.
+
+QuantError
+├── ModelError          a model's weights are missing, unreadable, or of another family
+├── CheckpointError     a quantized checkpoint is missing, truncated, tampered with, or mis-shaped
+├── RecipeMismatch      a recipe that this model or this machine cannot follow
+├── PromptSetError      a prompt set that does not exist, is empty or malformed
+├── SamplingError       sampling settings outside what the model or the variant allows
+├── InvalidPicture      the output is not finite, or constant
+├── BackboneMissing     a metric's feature model is not at hand
+└── KernelError         the integer kernels fail their self-test on this machine
+"""
+
+from __future__ import annotations
+
+
+class QuantError(Exception):
+    """Base of all errors of the library."""
+
+    code = "quantization-failed"
+
+
+class ModelError(QuantError):
+    code = "model-unusable"
+
+
+class CheckpointError(QuantError):
+    code = "variant-unusable"
+
+
+class RecipeMismatch(QuantError):
+    code = "invalid-recipe"
+
+
+class PromptSetError(QuantError):
+    code = "invalid-prompt-set"
+
+
+class SamplingError(QuantError):
+    code = "invalid-sampling"
+
+
+class InvalidPicture(QuantError):
+    code = "invalid-output"
+
+
+class BackboneMissing(QuantError):
+    code = "backbone-missing"
+
+
+class KernelError(QuantError):
+    code = "kernel-unavailable"

@@ -1,0 +1,1 @@
+"""Model families: one file per pipeline class; the file's name is the family's name."""

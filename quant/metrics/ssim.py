@@ -1,0 +1,16 @@
+"""Structural similarity between two pictures, at most 1; higher is closer (Wang et al. 2004, Gaussian window 11)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from quant.pair import Pair
+
+
+def score(pair: Pair) -> Tensor:
+    """Float32 [N]."""
+    result = structural_similarity_index_measure(
+        pair.variant.values, pair.reference.values, data_range=1.0, reduction="none"
+    )
+    return result[0] if isinstance(result, tuple) else result

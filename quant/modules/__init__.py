@@ -1,0 +1,1 @@
+"""Quantized layers: drop-in replacements of torch.nn ones that multiply integers."""

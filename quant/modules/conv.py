@@ -1,0 +1,40 @@
+"""A two-dimensional convolution on integer codes."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from quant.errors import RecipeMismatch
+from quant.kernels.engine import Engine, Kernel, Operands, Window
+from quant.modules.layer import QuantizedLayer
+
+
+class QuantizedConv2d(QuantizedLayer):
+    """`torch.nn.Conv2d` with zero padding, int8 or 4-bit weights [N, C / groups, kH, kW], uint8 inputs [B, C, H, W]."""
+
+    def __init__(self, shape: tuple[int, ...], window: Window, weight_bits: int, has_bias: bool) -> None:
+        super().__init__(shape, weight_bits, has_bias)
+        self.window = window
+
+    @classmethod
+    def like(cls, layer: nn.Conv2d, weight_bits: int) -> QuantizedConv2d:
+        """An empty quantized layer of the same sizes. Raises RecipeMismatch for padding other than with zeros."""
+        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            raise RecipeMismatch(f"padding {layer.padding!r} of mode {layer.padding_mode!r} cannot be quantized")
+        window = Window(layer.stride, layer.padding, layer.dilation, layer.groups)  # type: ignore[arg-type]
+        return cls(tuple(layer.weight.shape), window, weight_bits, layer.bias is not None)
+
+    def _build(self, engine: Engine, operands: Operands) -> Kernel:
+        return engine.conv2d(operands, self.window)
+
+    def dequantized(self) -> nn.Conv2d:
+        """See `QuantizedLayer.dequantized`."""
+        window = self.window
+        layer = nn.Conv2d(
+            self.shape[1] * window.groups, self.shape[0], self.shape[2:], window.stride, window.padding,
+            window.dilation, window.groups, bias=self.bias is not None,
+        )  # fmt: skip
+        layer.weight = nn.Parameter(self.quantized_weight.dequantize())
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias.clone())
+        return layer

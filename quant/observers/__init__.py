@@ -1,0 +1,1 @@
+"""Observers: what is remembered of a tensor while calibration data runs through the model."""

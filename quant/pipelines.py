@@ -1,0 +1,89 @@
+"""Pipelines from disk: a model's reference, and a checked quantized variant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from torch import nn
+
+import quant.families
+from quant.checkpoint import verify
+from quant.errors import CheckpointError, ModelError, QuantError
+from quant.registry import family_of, find
+
+
+class Source(Protocol):
+    """Where a model comes from; `contract.catalogue.ModelDescription` is one."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+def load_reference(description: Source) -> DiffusionPipeline:
+    """The floating-point pipeline of a model, without gradient, in its own dtype.
+
+    Raises ModelError when the weights are not there, unreadable, or of another family."""
+    family = find(quant.families, description.family)
+    dtype = getattr(torch, description.dtype, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ModelError(f"dtype {description.dtype!r} of {description.source} is no floating-point type of torch")
+    try:
+        pipeline = family.PIPELINE.from_pretrained(
+            description.source, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+    except QuantError:
+        raise
+    except Exception as error:  # diffusers raises many kinds for a bad folder
+        raise ModelError(f"model {description.source} cannot be loaded as {description.family}: {error}") from error
+    return _quiet(pipeline)
+
+
+def load_variant(folder: Path) -> DiffusionPipeline:
+    """The quantized pipeline in `folder`, its files checked against the digest of its card.
+
+    Raises CheckpointError, naming the file or the tensor."""
+    verify(folder)
+    return load_unsigned(folder)
+
+
+def load_unsigned(folder: Path) -> DiffusionPipeline:
+    """As `load_variant`, for a checkpoint that has no card yet: only the tensors themselves are checked."""
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+    except QuantError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"checkpoint {folder} cannot be loaded: {error}") from error
+    return _quiet(pipeline)
+
+
+def denoiser_of(pipeline: DiffusionPipeline) -> nn.Module:
+    """The UNet or transformer of a pipeline."""
+    return cast(nn.Module, pipeline.components[family_of(pipeline).DENOISER])
+
+
+def resident_bytes(pipeline: DiffusionPipeline) -> int:
+    """Bytes of all parameters and buffers of the pipeline's models; what kernels keep packed beside is not counted."""
+    modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    return sum(t.numel() * t.element_size() for m in modules for t in (*m.parameters(), *m.buffers()))
+
+
+def _quiet(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+    pipeline.set_progress_bar_config(disable=True)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.eval().requires_grad_(False)
+    return pipeline
+
+
+diffusers_logging.disable_progress_bar()

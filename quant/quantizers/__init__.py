@@ -1,0 +1,1 @@
+"""Quantizers: from floats to integer codes and back."""

@@ -1,0 +1,1 @@
+"""Integer tensors as they lie in memory and on disk."""

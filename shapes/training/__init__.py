@@ -1,0 +1,1 @@
+"""How the embedded models were made: one file per model, and the loop they share."""
