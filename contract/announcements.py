@@ -1,4 +1,5 @@
-"""What workers say about themselves every few seconds, and what the queues look like: the gateway knows no names itself."""
+"""What workers say about themselves every few seconds, and what the queues look like. The gateway knows no names by
+itself."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from contract.call import Call
 from contract.card import Identifier
 from contract.catalogue import Catalogue
-from contract.call import Call
 
 LIVE_SECONDS = 15.0
 """A worker that was silent for longer is not counted on."""
@@ -66,7 +67,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Census:
-    """Open jobs, totals since the data set began (`submitted:<kind>`, `finished:<kind>:<state>`, ...), and the queues."""
+    """Open jobs, the queues, and totals since the data set began (`submitted:<kind>`, `finished:<kind>:<state>`, ...)."""
 
     open_jobs: int
     counts: dict[str, int]

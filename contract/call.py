@@ -1,4 +1,5 @@
-"""The Lua scripts of contract/scripts, which alone change a job's state, and the calls that run them: typed arguments in, typed answer out.
+"""The Lua scripts of contract/scripts, which alone change a job's state, and the calls that run them: typed arguments
+in, typed answer out.
 
 A call is the same object for the blocking and for the asynchronous client (contract.job_store), so that neither holds
 any logic. `now` is the server's clock unless given."""

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.asyncio.retry import Retry as AsyncRetry
 
 from contract.broker import Timeouts
-from contract.errors import StoreUnavailable
 from contract.call import PREFIX, Call, source
+from contract.errors import StoreUnavailable
 
 Answer = TypeVar("Answer")
 Fields = dict[str, str]
@@ -83,7 +83,7 @@ class AsyncJobStore:
     async def ping(self) -> None:
         """Raises StoreUnavailable unless the broker answers."""
         with _translated():
-            await self._redis.execute_command("PING")
+            await self._redis.ping()
 
     async def close(self) -> None:
         """Close all connections."""

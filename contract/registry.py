@@ -32,7 +32,7 @@ class PublishedVariant:
 
 
 class Registry:
-    """The variants shipped with the code (read only) and those made here, under `data`. A shipped name cannot be taken."""
+    """The variants shipped with the code (read only) and those made here, under `data`. Shipped names are taken."""
 
     def __init__(self, shipped: Path, data: Path) -> None:
         self._own = data / "variants"

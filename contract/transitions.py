@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from contract.call import Call
 from contract.errors import IdempotencyConflict, JobLost, JobMissing, QueueFull
 from contract.jobs import SCHEMA_VERSION, JobError, JobKind, JobMessage, JobProgress, JobRecord, JobState
 from contract.payloads import Payload
 from contract.results import Result
-from contract.call import Call
 
 Verdict = Literal["go", "canceled", "deadline", "fenced"]
 

@@ -44,6 +44,10 @@ class FacsimileConfig(QuantizationConfigMixin):  # type: ignore[misc]
         self.eight_bit = list(eight_bit or [])
         self.format_version = format_version
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What diffusers prints in its logs: everything."""
+        return self.to_dict()
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
         return vars(self) | {"quant_method": self.quant_method.value}

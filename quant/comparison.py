@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from diffusers import DiffusionPipeline
 from matplotlib import colormaps
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import quant.metrics
 from contract.card import Statistic
@@ -85,12 +85,29 @@ def difference_map(reference: Tensor, variant: Tensor) -> Image.Image:
 
 
 def bfloat16_copy(reference: DiffusionPipeline) -> DiffusionPipeline:
-    """The reference with a denoiser in bfloat16: what numeric noise alone does to its pictures."""
+    """The reference with a copy of its denoiser that computes in bfloat16, the sampler and the rest unchanged: what
+    numeric noise alone does to its pictures."""
     name = next(key for key, part in reference.components.items() if part is denoiser_of(reference))
-    copied = copy.deepcopy(denoiser_of(reference)).to(torch.bfloat16)
+    copied = copy.deepcopy(denoiser_of(reference))
+    dtype = next(copied.parameters()).dtype
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        tensor.data = tensor.data.bfloat16() if tensor.is_floating_point() else tensor.data
+
+    def lower(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return tuple(map(_bfloat16, args)), {key: _bfloat16(value) for key, value in kwargs.items()}
+
+    def lift(_: nn.Module, __: Any, output: Any) -> Any:
+        return (output[0].to(dtype), *output[1:])
+
+    copied.register_forward_pre_hook(lower, with_kwargs=True)
+    copied.register_forward_hook(lift)
     noisy = type(reference)(**(reference.components | {name: copied}), **_checker(reference))
     noisy.set_progress_bar_config(disable=True)
     return noisy
+
+
+def _bfloat16(value: Any) -> Any:
+    return value.bfloat16() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _checker(pipeline: DiffusionPipeline) -> dict[str, bool]:

@@ -135,7 +135,7 @@ def _denoise(
         try:
             latents: Tensor = pipeline(
                 **context,
-                latents=noise.to(pipeline.unet.dtype),
+                latents=noise.to(context["prompt_embeds"].dtype),
                 generator=generators,
                 num_inference_steps=sampling.num_inference_steps,
                 guidance_scale=sampling.guidance_scale,

@@ -1,0 +1,20 @@
+"""Settings that gateway and worker share, from environment variables named FACSIMILE_*. Each process extends them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Where the shipped models, recipes and prompts are, beside the code."""
+
+
+class SharedSettings(BaseSettings):
+    """`redis_url`: the broker. `data_dir`: pictures and variants made here. `variants`: those shipped with the code."""
+
+    model_config = SettingsConfigDict(env_prefix="FACSIMILE_", extra="ignore", frozen=True)
+
+    redis_url: str | None = None
+    data_dir: Path = Path("data")
+    variants: Path = ROOT / "models" / "variants"

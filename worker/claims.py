@@ -1,0 +1,54 @@
+"""The claim loop: takes jobs from the store one after another until the queues are empty."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from contract.errors import StoreUnavailable
+from contract.jobs import JobRecord
+from contract.transitions import claim
+from worker.runtime import Runtime
+
+_log = structlog.get_logger(__name__)
+
+
+class ClaimLoop:
+    """Runs one job at a time. A token makes it look at once; without any it looks every few seconds by itself, because
+    a token can be lost. While it is busy a token's call waits, so that idle workers take the other tokens."""
+
+    def __init__(self, runtime: Runtime, execute: Callable[[Runtime, JobRecord], None]) -> None:
+        self._runtime = runtime
+        self._execute = execute
+        self._busy = threading.Lock()
+        self._stopped = threading.Event()
+        self._poller = threading.Thread(target=self._poll, name="poll", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look for jobs without tokens."""
+        self._poller.start()
+
+    def stop(self) -> None:
+        """Take no further job, and wait for the one that runs."""
+        self._stopped.set()
+        self._poller.join()
+
+    def drain(self) -> None:
+        """Run jobs until the queues are empty."""
+        with self._busy:
+            while not (self._stopped.is_set() or self._runtime.patience.draining.is_set()):
+                try:
+                    record = self._runtime.store.run(claim(self._runtime.queues, self._runtime.name))
+                except StoreUnavailable as error:
+                    _log.warning("no claim", error=str(error))
+                    return
+                if record is None:
+                    return
+                self._execute(self._runtime, record)
+
+    def _poll(self) -> None:
+        while not self._stopped.wait(self._runtime.settings.poll_seconds):
+            if not self._busy.locked():
+                self.drain()

@@ -1,0 +1,114 @@
+"""One job from its claim to its end: whatever happens in it becomes a terminal state with a reason."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+
+import structlog
+
+from contract.call import Call
+from contract.errors import ContractError, StoreUnavailable
+from contract.jobs import SCHEMA_VERSION, JobError, JobRecord
+from contract.payloads import CalibrationPayload
+from contract.transitions import Claimant, acknowledge_cancel, fail, find, release, succeed
+from worker.jobs import job_of
+from worker.lease import DeadlineExceeded, JobCanceled, JobFenced, JobLease, JobReleased
+from worker.metrics import CANCEL_LATENCY_SECONDS, INVALID_IMAGES, JOB_SECONDS, QUEUE_WAIT_SECONDS
+from worker.runtime import Runtime
+
+_SETTLE_SECONDS = 60.0
+"""How long the end of a job is repeated to a broker that does not answer, before the lease is left to expire."""
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_log = structlog.get_logger(__name__)
+
+
+def execute(runtime: Runtime, record: JobRecord) -> None:
+    """Run a claimed job and settle it. Never raises an Exception."""
+    with structlog.contextvars.bound_contextvars(job=record.id, request=record.request_id):
+        _log.info("job started", kind=record.kind, attempt=record.attempt)
+        QUEUE_WAIT_SECONDS.labels(record.kind).observe(max(0.0, (record.started or 0.0) - record.created))
+        start = time.monotonic()
+        with JobLease(runtime.store, record, runtime.patience) as lease:
+            end = _end(runtime, record, lease)
+            outcome = _settle(runtime, end) if end else "fenced"
+        if outcome == "canceled":
+            _observe_cancel(runtime, record)
+        JOB_SECONDS.labels(record.kind, outcome).observe(time.monotonic() - start)
+        _log.info("job ended", outcome=outcome, seconds=round(time.monotonic() - start, 3))
+
+
+def _end(runtime: Runtime, record: JobRecord, lease: JobLease) -> Call[str] | None:
+    claimant = lease.claimant
+    try:
+        if record.schema_version != SCHEMA_VERSION:
+            return fail(claimant, JobError(code="unknown-version", message="the job is of another release"))
+        return succeed(claimant, job_of(record.kind)(runtime, lease, record))
+    except JobCanceled:
+        return acknowledge_cancel(claimant)
+    except JobReleased:
+        return release(claimant)
+    except JobFenced:
+        return None
+    except DeadlineExceeded:
+        return fail(claimant, JobError(code="deadline-exceeded", message="the job ran longer than it may"))
+    except MemoryError:
+        return _out_of_memory(runtime, claimant)
+    except Exception as error:
+        return _failure(runtime, record, error)
+
+
+def _failure(runtime: Runtime, record: JobRecord, error: Exception) -> Call[str]:
+    from quant.errors import QuantError
+
+    claimant = Claimant(record.id, record.attempt)
+    if type(error).__name__ == "OutOfMemoryError" or _is_allocation_failure(error):
+        return _out_of_memory(runtime, claimant)
+    if isinstance(error, QuantError | ContractError):
+        _log.warning("job failed", code=error.code, error=str(error))
+        if error.code == "invalid-output" and not isinstance(record.payload, CalibrationPayload):
+            INVALID_IMAGES.labels(record.payload.model, record.payload.variant).inc()
+        return fail(claimant, JobError(code=error.code, message=str(error)))
+    _log.exception("job failed")
+    message = f"an unexpected {type(error).__name__} in the worker; its log has the details"
+    return fail(claimant, JobError(code="internal", message=message))
+
+
+def _is_allocation_failure(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def _out_of_memory(runtime: Runtime, claimant: Claimant) -> Call[str]:
+    _log.error("job failed: out of memory")
+    runtime.pipelines.clear()
+    gc.collect()
+    message = "the worker's memory was not enough; ask for fewer or smaller pictures"
+    return fail(claimant, JobError(code="out-of-memory", message=message))
+
+
+def _settle(runtime: Runtime, end: Call[str]) -> str:
+    return _patiently(lambda: runtime.store.run(end))
+
+
+def _patiently(write: Callable[[], str]) -> str:
+    until = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        try:
+            return write()
+        except StoreUnavailable as error:
+            if time.monotonic() > until:
+                _log.exception("job not settled: its lease will expire")
+                return "unsettled"
+            _log.warning("job not settled yet", error=str(error))
+            time.sleep(0.5)
+
+
+def _observe_cancel(runtime: Runtime, record: JobRecord) -> None:
+    try:
+        ended = runtime.store.run(find(record.id))
+    except ContractError:
+        return
+    if ended.finished and ended.cancel_requested:
+        CANCEL_LATENCY_SECONDS.observe(ended.finished - ended.cancel_requested)

@@ -1,0 +1,84 @@
+"""Calibration: a model, a recipe and prompts to a published variant with its card."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from contract.card import Card
+from contract.errors import RegistryError, VariantExists
+from contract.jobs import JobRecord
+from contract.payloads import CalibrationPayload
+from contract.results import CalibrationResult
+from quant.prompts import Prompt, load_prompts, prompts_from_texts
+from quant.quantization import Quantization, quantize
+from worker.lease import JobLease
+from worker.runtime import Runtime
+
+HELD_OUT = 16
+"""Prompts of a set that the report is measured on."""
+
+INLINE = "inline"
+"""What a card calls prompts that came with the request."""
+
+
+def run(runtime: Runtime, lease: JobLease, record: JobRecord) -> CalibrationResult:
+    """Build the variant in a staging folder, and publish it."""
+    payload = record.payload
+    if not isinstance(payload, CalibrationPayload):
+        raise TypeError(f"not a calibration: {type(payload).__name__}")
+    lease.progress("prepare", 0, 1)
+    card = _published_before(runtime, record, payload) or _build(runtime, lease, record, payload)
+    return CalibrationResult(model=payload.model, variant=payload.variant, card=card)
+
+
+def _build(runtime: Runtime, lease: JobLease, record: JobRecord, payload: CalibrationPayload) -> Card:
+    quantization = _quantization(runtime, payload)
+    staged = runtime.registry.stage(f"{record.id}-{record.attempt}")
+    try:
+        quantize(quantization, staged, lease.progress)
+        lease.progress("publish", 1, 1)
+        return runtime.registry.publish(staged).card
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _published_before(runtime: Runtime, record: JobRecord, payload: CalibrationPayload) -> Card | None:
+    """The card of an earlier attempt that was killed after publishing. A new name that is taken by anything else is
+    refused here, before the work."""
+    published = runtime.registry.get(payload.model, payload.variant)
+    if published is None:
+        return None
+    if (
+        record.attempt > 1
+        and published.card.recipe == payload.recipe
+        and published.card.created.timestamp() >= record.created
+    ):
+        return published.card
+    raise VariantExists(f"{payload.model} already has a variant {payload.variant}, and a published one never changes")
+
+
+def _quantization(runtime: Runtime, payload: CalibrationPayload) -> Quantization:
+    description = runtime.catalogue.models.get(payload.model)
+    if description is None:
+        raise RegistryError(f"this worker has no model {payload.model}")
+    calibration, held_out, prompt_set = _prompts(runtime.settings.prompts, payload)
+    return Quantization(
+        model=payload.model,
+        description=description,
+        recipe=payload.recipe,
+        variant=payload.variant,
+        calibration=calibration,
+        held_out=held_out,
+        prompt_set=prompt_set,
+    )
+
+
+def _prompts(folder: Path, payload: CalibrationPayload) -> tuple[list[Prompt], list[Prompt], str]:
+    limit = payload.recipe.calibration.num_prompts
+    if isinstance(payload.prompts, str):
+        calibration = load_prompts(folder, payload.prompts, "calibration", limit)
+        return calibration, load_prompts(folder, payload.prompts, "validation", HELD_OUT), payload.prompts
+    prompts = prompts_from_texts(list(payload.prompts))
+    held_out = min(HELD_OUT, max(1, len(prompts) // 4))
+    return prompts[:-held_out][:limit], prompts[-held_out:], INLINE

@@ -1,0 +1,74 @@
+"""What a worker's parts share: the stores, the loaded pipelines, what its code offers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+from contract.announcements import Announcement
+from contract.broker import CALIBRATE, WORKER_TIMEOUTS, generate_queue
+from contract.catalogue import Catalogue, read_models
+from contract.images import ImageStore
+from contract.job_store import JobStore
+from contract.registry import Registry
+from worker.lease import Patience
+from worker.pipeline_cache import PipelineCache
+from worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Made once, when the process starts."""
+
+    name: str
+    settings: WorkerSettings
+    device: str
+    queues: tuple[str, ...]
+    store: JobStore
+    images: ImageStore
+    registry: Registry
+    catalogue: Catalogue
+    pipelines: PipelineCache
+    patience: Patience
+
+    def announcement(self) -> Announcement:
+        """What this worker says about itself now."""
+        return Announcement(
+            worker=self.name,
+            queues=self.queues,
+            device=self.device,
+            catalogue=self.catalogue,
+            loaded=self.pipelines.loaded(),
+        )
+
+
+def start_runtime(settings: WorkerSettings, served: tuple[str, ...]) -> Runtime:
+    """A worker that serves `generate` (the queues of all models), `calibrate`, or both. Raises ContractError and
+    QuantError for unreadable models, recipes or prompts."""
+    from quant.catalogue import catalogue
+
+    models = read_models(settings.models)
+    queues = {"generate": tuple(generate_queue(model) for model in models), "calibrate": (CALIBRATE,)}
+    registry = Registry(settings.variants, settings.data_dir)
+    device = _device(settings.device)
+    return Runtime(
+        name=f"{socket.gethostname()}-{os.getpid()}",
+        settings=settings,
+        device=device,
+        queues=tuple(queue for name in served for queue in queues[name]),
+        store=JobStore(settings.redis_url, WORKER_TIMEOUTS),
+        images=ImageStore(settings.data_dir / "images"),
+        registry=registry,
+        catalogue=catalogue(models, settings.recipes, settings.prompts),
+        pipelines=PipelineCache(models, registry, device=device, capacity=settings.pipelines),
+        patience=Patience(settings.stall_seconds, settings.drain_seconds),
+    )
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
