@@ -42,6 +42,8 @@ FROM runtime AS gateway
 COPY --from=build-gateway /opt/venv /opt/venv
 COPY contract contract
 COPY app app
+# The cards of the shipped variants; the weights beside them are for the workers.
+COPY models/variants models/variants
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
@@ -53,6 +55,7 @@ COPY contract contract
 COPY quant quant
 COPY shapes shapes
 COPY worker worker
+COPY prompts prompts
 COPY recipes recipes
 COPY models models
 # The file system is read-only at run time: what is compiled or downloaded goes to a temporary folder or to the data.
@@ -63,7 +66,7 @@ USER 10001:10001
 EXPOSE 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9100/metrics', timeout=4)"]
-CMD ["python", "-m", "worker", "--queues", "generate"]
+CMD ["python", "-m", "worker", "--queues", "generate", "--metrics-port", "9100"]
 
 FROM worker AS worker-cuda
 COPY --from=build-worker-cuda /opt/venv /opt/venv

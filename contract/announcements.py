@@ -67,7 +67,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Census:
-    """Open jobs, the queues, and totals since the data set began (`submitted:<kind>`, `finished:<kind>:<state>`, ...)."""
+    """Open jobs, totals since the data set began (such as `finished:generation:failed`), and the queues."""
 
     open_jobs: int
     counts: dict[str, int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -57,7 +57,7 @@ class AsyncJobStore:
             reply = await script(keys=[PREFIX], args=[call.encoded()])
         return call.read(reply)
 
-    async def events(self, job: str, after: str) -> AsyncIterator[tuple[str, Fields] | None]:
+    async def events(self, job: str, after: str) -> AsyncGenerator[tuple[str, Fields] | None, None]:
         """A job's events after the one with id `after`, as (id, fields), as they happen; None now and then while
         nothing happens, so that the reader can look whether it should go on. Never ends by itself."""
         name = f"{PREFIX}events:{job}"

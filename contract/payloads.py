@@ -48,7 +48,8 @@ class ComparisonPayload(SamplingPayload):
 
 
 class CalibrationPayload(BaseModel):
-    """A new variant of a model. `prompts` is a prompt set's name, or the prompts themselves."""
+    """A new variant of a model. `prompts` is a prompt set's name, or the prompts themselves: the last `held_out` of
+    those measure the variant, and calibration never sees them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,6 +57,7 @@ class CalibrationPayload(BaseModel):
     variant: Identifier
     recipe: Recipe
     prompts: str | tuple[str, ...]
+    held_out: int = Field(ge=1, le=1024)
 
 
 Payload = GenerationPayload | ComparisonPayload | CalibrationPayload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,3 +19,11 @@ class SharedSettings(BaseSettings):
     redis_url: str | None = None
     data_dir: Path = Path("data")
     variants: Path = ROOT / "models" / "variants"
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with the settings, in one line, by the variables' names and without their values."""
+    return "; ".join(
+        f"FACSIMILE_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" if fault["loc"] else fault["msg"]
+        for fault in error.errors()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
@@ -69,7 +70,17 @@ def save_checkpoint(pipeline: DiffusionPipeline, denoiser: nn.Module, recipe: Re
     for part in pipeline.components.values():
         if isinstance(part, nn.Module) and part is not denoiser:
             part.half()
+    save_pipeline(pipeline, folder)
+
+
+def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Writes a float16 pipeline so that loading it without naming a dtype gives one dtype throughout: diffusers takes
+    float32 then, while transformers follows the dtype in a component's config, which is therefore set to float32."""
     pipeline.save_pretrained(folder, safe_serialization=True)
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if "dtype" in config:
+            path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
 
 
 def denoiser_bytes(folder: Path, component: str) -> int:

@@ -8,20 +8,19 @@ from typing import Annotated
 
 import structlog
 import typer
-from celery import Celery
 from celery.signals import worker_shutting_down
 from pydantic import ValidationError
 
 from contract.errors import ContractError
 from contract.logs import configure_logs
-from worker.celery_app import make_celery
+from contract.settings import explain
 from worker.claims import ClaimLoop
 from worker.execution import execute
 from worker.heartbeat import Heartbeat
 from worker.metrics import serve_metrics
 from worker.runtime import Runtime, start_runtime
 from worker.settings import WorkerSettings
-from worker.tasks import register_tasks
+from worker.tasks import consume, make_celery
 from worker.warm_up import warm_up
 
 EXIT_SETTINGS = 2
@@ -40,22 +39,21 @@ def main(
     metrics_port: Annotated[
         int | None, typer.Option(help="Where Prometheus scrapes; no exporter if not given.")
     ] = None,
+    metrics_host: Annotated[str, typer.Option(help="The address of the exporter.")] = "0.0.0.0",
 ) -> None:
     """Serve queues until told to stop."""
     configure_logs("worker")
     runtime = _start(tuple(dict.fromkeys(queues)))
     if metrics_port is not None:
-        serve_metrics(metrics_port)
+        serve_metrics(metrics_host, metrics_port)
     if Served.GENERATE in queues:
         warm_up(runtime)
     claims, heartbeat = ClaimLoop(runtime, execute), Heartbeat(runtime)
-    app = make_celery(runtime)
-    register_tasks(app, claims)
     worker_shutting_down.connect(lambda **_: runtime.patience.draining.set(), weak=False)
     heartbeat.start()
     claims.start()
     _log.info("worker ready", queues=runtime.queues, device=runtime.device)
-    exit_code = _consume(app, runtime)
+    exit_code = consume(make_celery(runtime.settings.redis_url, claims), runtime.name, runtime.queues)
     claims.stop()
     heartbeat.stop()
     runtime.store.close()
@@ -68,29 +66,11 @@ def _start(served: tuple[str, ...]) -> Runtime:
     try:
         return start_runtime(WorkerSettings(), served)
     except ValidationError as error:
-        faults = "; ".join(
-            f"FACSIMILE_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()
-        )
-        reason = f"settings: {faults}"
+        reason = f"settings: {explain(error)}"
     except (ContractError, QuantError) as error:
         reason = str(error)
     _log.critical("worker not started", reason=reason)
     sys.exit(EXIT_SETTINGS)
-
-
-def _consume(app: Celery, runtime: Runtime) -> int:
-    consumer = app.Worker(
-        hostname=f"facsimile@{runtime.name}",
-        pool="threads",
-        concurrency=1,
-        loglevel="INFO",
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
-    )
-    consumer.start()
-    return int(consumer.exitcode or 0)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
 from contract.card import Card
 from contract.results import Score
 
 _log = structlog.get_logger(__name__)
+disable_created_metrics()  # type: ignore[no-untyped-call]
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 
 STAGE_SECONDS = Histogram(
@@ -67,10 +68,10 @@ NOISE_FLOOR = Gauge(
 )
 
 
-def serve_metrics(port: int) -> None:
-    """Answer scrapes on a port. A port that is taken costs the figures, never the worker."""
+def serve_metrics(host: str, port: int) -> None:
+    """Answer scrapes on an address. One that is taken costs the figures, never the worker."""
     try:
-        start_http_server(port)
+        start_http_server(port, host)
     except OSError as error:
         _log.warning("no metrics exporter", port=port, error=str(error))
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+# torch announces the end of its quantized tensors; their conversion is by far the fastest there is on a CPU, and the
+# version of torch is pinned.
+warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
 
 _SMALLEST_SCALE = 1e-8
 
@@ -37,5 +42,7 @@ class ActivationParameters:
         return (codes.float() - self.zero_point) * self.scale
 
     def fake_quantize(self, x: Tensor) -> Tensor:
-        """Quantize and dequantize in floating point; the gradient passes where `x` is inside the range."""
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, 0, 255)
+        """The values that the codes of `x` stand for; the gradient passes where `x` is inside the range."""
+        low, high = -self.zero_point * self.scale, (255 - self.zero_point) * self.scale
+        clipped = x.clamp(low, high)
+        return clipped + (self.dequantize(self.quantize(x.detach())) - clipped).detach()

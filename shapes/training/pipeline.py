@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from quant.checkpoint import save_pipeline
 from shapes.scene import Scene
 from shapes.training.denoiser import build_noise_schedule, encode_pictures, train_denoiser
 from shapes.training.loop import Schedule
@@ -65,4 +66,5 @@ def train_pipeline(
     latents = _latents(autoencoder, renders, runs)
     schedule = Schedule(iterations=iterations[1], learning_rate=8e-4, warmup=300, ema_decay=0.999)
     denoiser = train_denoiser(scenes, latents, text, schedule, runs / "denoiser")
-    assemble(autoencoder, text, denoiser).save_pretrained(output)
+    autoencoder = AutoencoderKL.from_pretrained(output / "vae", torch_dtype=torch.float32)  # its decoder may be newer
+    save_pipeline(assemble(autoencoder, text, denoiser), output)

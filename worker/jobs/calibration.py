@@ -15,9 +15,6 @@ from quant.quantization import Quantization, quantize
 from worker.lease import JobLease
 from worker.runtime import Runtime
 
-HELD_OUT = 16
-"""Prompts of a set that the report is measured on."""
-
 INLINE = "inline"
 """What a card calls prompts that came with the request."""
 
@@ -75,10 +72,9 @@ def _quantization(runtime: Runtime, payload: CalibrationPayload) -> Quantization
 
 
 def _prompts(folder: Path, payload: CalibrationPayload) -> tuple[list[Prompt], list[Prompt], str]:
-    limit = payload.recipe.calibration.num_prompts
+    limit, held_out = payload.recipe.calibration.num_prompts, payload.held_out
     if isinstance(payload.prompts, str):
         calibration = load_prompts(folder, payload.prompts, "calibration", limit)
-        return calibration, load_prompts(folder, payload.prompts, "validation", HELD_OUT), payload.prompts
+        return calibration, load_prompts(folder, payload.prompts, "validation", held_out), payload.prompts
     prompts = prompts_from_texts(list(payload.prompts))
-    held_out = min(HELD_OUT, max(1, len(prompts) // 4))
     return prompts[:-held_out][:limit], prompts[-held_out:], INLINE

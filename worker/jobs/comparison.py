@@ -26,9 +26,7 @@ def run(runtime: Runtime, lease: JobLease, record: JobRecord) -> ComparisonResul
     if variant.card is None:
         raise RegistryError("the reference cannot be compared with itself")
     reference = runtime.pipelines.get(payload.model, REFERENCE)
-    made = compare(
-        reference.pipeline, variant.pipeline, sampling_of(payload), lease.steps("compare"), runtime.catalogue.metrics
-    )
+    made = compare(reference.pipeline, variant.pipeline, sampling_of(payload), lease.steps("compare"))
     score = score_of(made, variant.card)
     observe_score(variant.card, score)
     difference = Provenance(payload.model, f"{REFERENCE}-{payload.variant}", variant.digest, payload.seed)

@@ -44,8 +44,7 @@ def _generate(
     if loaded.card is None:
         raise RegistryError("the reference cannot be scored against itself")
     reference = runtime.pipelines.get(payload.model, REFERENCE)
-    metrics = runtime.catalogue.metrics
-    comparison = compare(reference.pipeline, loaded.pipeline, sampling, lease.steps("compare"), metrics)
+    comparison = compare(reference.pipeline, loaded.pipeline, sampling, lease.steps("compare"))
     score = score_of(comparison, loaded.card)
     observe_score(loaded.card, score)
     return comparison.variant, score

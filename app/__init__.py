@@ -1,0 +1,1 @@
+"""The gateway: HTTP in, jobs out. It never touches a tensor."""

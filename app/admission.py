@@ -1,0 +1,105 @@
+"""The door: a body is checked against what the workers offer and what is published, and becomes a complete payload."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+from app.errors import Fault, InvalidRequest
+from app.request_bodies import CalibrationBody, ComparisonBody, GenerationBody, SamplingBody
+from contract.catalogue import Catalogue, ModelDescription
+from contract.errors import VariantExists
+from contract.payloads import REFERENCE, CalibrationPayload, ComparisonPayload, GenerationPayload
+from contract.recipe import CalibrationInputs, Recipe
+from contract.registry import Registry
+
+HELD_OUT = 16
+"""Prompts that a variant is measured on."""
+
+
+def generation(body: GenerationBody, catalogue: Catalogue, registry: Registry) -> GenerationPayload:
+    """The payload of a generation. Raises InvalidRequest."""
+    sampling = _sampling(body, catalogue)
+    variants = _variants(registry, body.model)
+    _known("variant", body.variant, [REFERENCE, *variants])
+    if body.score and body.variant == REFERENCE:
+        raise _invalid("score", "is for variants: the reference cannot be measured against itself")
+    return GenerationPayload(**sampling, variant=body.variant, output_format=body.output_format, score=body.score)
+
+
+def comparison(body: ComparisonBody, catalogue: Catalogue, registry: Registry) -> ComparisonPayload:
+    """The payload of a comparison. Raises InvalidRequest."""
+    sampling = _sampling(body, catalogue)
+    _known("variant", body.variant, _variants(registry, body.model))
+    return ComparisonPayload(**sampling, variant=body.variant)
+
+
+def calibration(body: CalibrationBody, catalogue: Catalogue, registry: Registry) -> CalibrationPayload:
+    """The payload of a calibration. Raises InvalidRequest, and VariantExists for a name that is taken."""
+    description = _model(body.model, catalogue)
+    recipe, held_out = _fitted(_recipe(body.recipe, catalogue), body.prompts)
+    _known("recipe.method", recipe.method, catalogue.methods)
+    if recipe.family != description.family:
+        raise _invalid("recipe.family", f"must be {description.family}, the family of {body.model}")
+    if isinstance(body.prompts, str):
+        _known("prompts", body.prompts, catalogue.prompt_sets)
+    elif len(set(body.prompts)) < len(body.prompts):
+        raise _invalid("prompts", "must not repeat a prompt")
+    variant = body.variant or recipe.variant
+    if variant == REFERENCE:
+        raise _invalid("variant", f"must not be {REFERENCE}: that names the model itself")
+    if registry.get(body.model, variant):
+        raise VariantExists(f"{body.model} already has this variant, and a published one never changes")
+    prompts = body.prompts if isinstance(body.prompts, str) else tuple(body.prompts)
+    return CalibrationPayload(model=body.model, variant=variant, recipe=recipe, prompts=prompts, held_out=held_out)
+
+
+def _sampling(body: SamplingBody, catalogue: Catalogue) -> dict[str, object]:
+    description = _model(body.model, catalogue)
+    if body.scheduler is not None:
+        _known("scheduler", body.scheduler, catalogue.schedulers)
+    native = description.model_dump(include={"num_inference_steps", "guidance_scale", "width", "height"})
+    asked = body.model_dump(exclude={"variant", "output_format", "score"})
+    sampling = {**asked, **{name: value for name, value in native.items() if asked[name] is None}}
+    if sampling["seed"] is None:
+        sampling["seed"] = secrets.randbelow(2**32)
+    for name, most in (("width", description.max_width), ("height", description.max_height)):
+        if sampling[name] > most:
+            raise _invalid(name, f"must be at most {most} for {body.model}")
+    return sampling
+
+
+def _model(name: str, catalogue: Catalogue) -> ModelDescription:
+    _known("model", name, catalogue.models)
+    return catalogue.models[name]
+
+
+def _variants(registry: Registry, model: str) -> list[str]:
+    return [published.card.variant for published in registry.variants(model)]
+
+
+def _recipe(recipe: str | Recipe, catalogue: Catalogue) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    _known("recipe", recipe, catalogue.presets)
+    return catalogue.presets[recipe]
+
+
+def _fitted(recipe: Recipe, prompts: str | list[str]) -> tuple[Recipe, int]:
+    """The recipe for these prompts, and how many of them are held out: a quarter of a user's own list."""
+    if isinstance(prompts, str):
+        return recipe, HELD_OUT
+    held_out = min(HELD_OUT, max(1, len(prompts) // 4))
+    num_prompts = min(recipe.calibration.num_prompts, len(prompts) - held_out)
+    inputs = CalibrationInputs.model_validate({**recipe.calibration.model_dump(), "num_prompts": num_prompts})
+    return recipe.model_copy(update={"calibration": inputs}), held_out
+
+
+def _known(field: str, name: str, allowed: Iterable[str]) -> None:
+    names = list(allowed)
+    if name not in names:
+        raise _invalid(field, f"must be one of: {', '.join(names)}" if names else "there is none yet")
+
+
+def _invalid(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest([Fault(loc=("body", *field.split(".")), msg=message)])

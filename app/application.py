@@ -1,0 +1,48 @@
+"""The gateway as an ASGI application: a table of contents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import Depends, FastAPI
+
+from app.api_keys import authorized
+from app.body_limit import BodyLimit
+from app.errors import add_error_handlers
+from app.reaper import run_reaper
+from app.request_log import RequestLog
+from app.routes import calibrations, catalogue, comparisons, generations, health, images, metrics, models, variants
+from app.services import start_services
+from app.settings import GatewaySettings
+
+
+def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
+    """The application. Raises ContractError for an unreadable file of keys."""
+    app = FastAPI(title="Facsimile", version="0.1.0", lifespan=_lifespan)
+    app.state.services = start_services(settings, redis_url)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestLog)  # the outermost: added last
+    add_error_handlers(app)
+    for noun in (generations, comparisons, calibrations, models, variants, catalogue, images):
+        app.include_router(noun.router, dependencies=[Depends(authorized)])
+    app.include_router(health.router)
+    app.include_router(metrics.router)
+    if settings.ui:
+        from app.ui import mount
+
+        return mount(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    reaper = asyncio.create_task(run_reaper(app.state.services))
+    try:
+        yield
+    finally:
+        reaper.cancel()
+        with suppress(asyncio.CancelledError):
+            await reaper
+        await app.state.services.close()

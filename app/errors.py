@@ -1,0 +1,142 @@
+"""Errors as RFC 9457 problems. STATUS is the one table from an error's code to its HTTP status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from contract.errors import ContractError
+
+STATUS: Mapping[str, HTTPStatus] = {
+    "malformed-json": HTTPStatus.BAD_REQUEST,
+    "unauthorized": HTTPStatus.UNAUTHORIZED,
+    "not-found": HTTPStatus.NOT_FOUND,
+    "job-not-found": HTTPStatus.NOT_FOUND,
+    "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED,
+    "variant-exists": HTTPStatus.CONFLICT,
+    "job-lost": HTTPStatus.GONE,
+    "body-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "invalid-request": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "idempotency-key-reused": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "queue-full": HTTPStatus.TOO_MANY_REQUESTS,
+    "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "variant-unusable": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "broker-unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "no-worker": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+RETRY_AFTER: Mapping[str, int] = {"queue-full": 5, "broker-unavailable": 2, "no-worker": 5}
+"""Seconds that a client is asked to wait before it repeats a request that met this."""
+
+_BY_STATUS = {400: "malformed-json", 404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
+_MAX_FAULTS = 20
+_log = structlog.get_logger(__name__)
+
+
+class Fault(BaseModel):
+    """One thing that is wrong with a request: where, and what. What was sent is never repeated."""
+
+    loc: tuple[str, ...]
+    msg: str
+
+
+class Problem(BaseModel):
+    """An error's body."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: tuple[Fault, ...] = ()
+
+
+class InvalidRequest(ContractError):
+    """A request that cannot be accepted, with its faults."""
+
+    code = "invalid-request"
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(f"{'.'.join(fault.loc)}: {fault.msg}" for fault in faults))
+        self.faults = tuple(faults)
+
+
+class NotFound(ContractError):
+    """There is no such thing."""
+
+    code = "not-found"
+
+
+class Unauthorized(ContractError):
+    """No valid API key."""
+
+    code = "unauthorized"
+
+
+class NoWorker(ContractError):
+    """No worker has ever said what it offers."""
+
+    code = "no-worker"
+
+
+def problem_answer(code: str, detail: str, faults: Sequence[Fault] = ()) -> JSONResponse:
+    """The answer to an error."""
+    status = STATUS[code]
+    problem = Problem(
+        type=f"urn:facsimile:problem:{code}",
+        title=status.phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        errors=tuple(faults),
+    )
+    headers = {"Retry-After": str(RETRY_AFTER[code])} if code in RETRY_AFTER else {}
+    if code == "unauthorized":
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(
+        problem.model_dump(), status_code=status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error as a problem."""
+    app.add_exception_handler(ContractError, _contract_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _contract_error(request: Request, error: Exception) -> JSONResponse:
+    code = getattr(error, "code", "internal")
+    faults = error.faults if isinstance(error, InvalidRequest) else ()
+    return problem_answer(code if code in STATUS else "internal", str(error), faults)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    faults = error.errors()[:_MAX_FAULTS] if isinstance(error, RequestValidationError) else []
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return problem_answer("malformed-json", "the body is not JSON")
+    clean = [Fault(loc=tuple(_clean(part) for part in fault["loc"]), msg=_clean(fault["msg"])) for fault in faults]
+    return await _contract_error(request, InvalidRequest(clean))
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = _BY_STATUS.get(status, "invalid-request" if status < 500 else "internal")
+    detail = str(error.detail) if isinstance(error, HTTPException) else STATUS[code].phrase
+    return problem_answer(code, detail)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    _log.exception("request failed", exc_info=error)
+    return problem_answer("internal", "the gateway failed; its log has the details")
+
+
+def _clean(text: object) -> str:
+    return str(text).encode("utf-8", "replace").decode("utf-8")[:200]

@@ -1,0 +1,74 @@
+"""What clients send. Omitted values are filled in by app.admission, from what the model is meant for."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from contract.card import Identifier
+from contract.payloads import MAX_PROMPT_CHARACTERS, REFERENCE
+from contract.recipe import Recipe
+
+
+def _printable(text: str) -> str:
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
+            raise ValueError("must hold no control character but tab and newline")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_printable)]
+PromptText = Annotated[Text, AfterValidator(_not_blank)]
+Size = Annotated[int, Field(ge=8, multiple_of=8)]
+
+
+class SamplingBody(BaseModel):
+    """What generations and comparisons have in common."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    prompt: PromptText
+    negative_prompt: Text = ""
+    model: Identifier
+    seed: int | None = Field(default=None, ge=0, lt=2**32, description="drawn and answered if missing")
+    num_inference_steps: int | None = Field(default=None, ge=1, le=150)
+    guidance_scale: float | None = Field(default=None, ge=0.0, le=30.0, allow_inf_nan=False)
+    width: Size | None = None
+    height: Size | None = None
+    num_images: int = Field(default=1, ge=1, le=8)
+    scheduler: str | None = None
+
+
+class GenerationBody(SamplingBody):
+    """`POST /v1/generations`."""
+
+    variant: Identifier = REFERENCE
+    output_format: Literal["png", "jpeg", "webp"] = "png"
+    score: bool = Field(default=False, description="also measure the variant against the reference")
+
+
+class ComparisonBody(SamplingBody):
+    """`POST /v1/comparisons`."""
+
+    variant: Identifier
+
+
+class CalibrationBody(BaseModel):
+    """`POST /v1/calibrations`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: Identifier
+    recipe: str | Recipe = Field(description="a preset's name, or a recipe")
+    prompts: str | Annotated[list[PromptText], Field(min_length=2, max_length=1024)] = Field(
+        description="a prompt set's name, or prompts; a part of them is held out to measure the variant"
+    )
+    variant: Identifier | None = Field(default=None, description="the new name; the recipe's own if missing")

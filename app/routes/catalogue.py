@@ -1,0 +1,30 @@
+"""The catalogue: what the workers' code offers, by name."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from app.services import Shared
+from contract.recipe import Recipe
+
+router = APIRouter(prefix="/v1/catalogue", tags=["catalogue"])
+
+
+class CatalogueAnswer(BaseModel):
+    """Names to use in requests, and the presets in full."""
+
+    models: list[str]
+    methods: list[str]
+    families: list[str]
+    metrics: list[str]
+    schedulers: list[str]
+    prompt_sets: list[str]
+    presets: dict[str, Recipe]
+
+
+@router.get("")
+async def show(services: Shared) -> CatalogueAnswer:
+    """What can be asked for."""
+    catalogue = await services.catalogue()
+    return CatalogueAnswer.model_validate({**catalogue.model_dump(mode="json"), "models": list(catalogue.models)})

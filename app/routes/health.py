@@ -1,0 +1,47 @@
+"""Health: whether the process lives, and whether it can make pictures now."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from app.services import Shared
+from contract.errors import StoreUnavailable
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class Readiness(BaseModel):
+    """Whether pictures can be made now, and the reason if not."""
+
+    ready: bool
+    broker: bool
+    workers: int
+    reason: str | None = None
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """Whether the process lives."""
+    return Health()
+
+
+@router.get("/readyz", responses={503: {"model": Readiness}})
+async def readyz(services: Shared, response: Response) -> Readiness:
+    """Whether the broker answers and a worker that makes pictures is alive."""
+    try:
+        heard = await services.heard()
+    except StoreUnavailable as error:
+        response.status_code = 503
+        return Readiness(ready=False, broker=False, workers=0, reason=str(error))
+    live = [item.announcement for item in heard if item.live]
+    if any(queue.startswith("generate.") for announcement in live for queue in announcement.queues):
+        return Readiness(ready=True, broker=True, workers=len(live))
+    response.status_code = 503
+    return Readiness(ready=False, broker=True, workers=len(live), reason="no worker that makes pictures is alive")

@@ -1,0 +1,115 @@
+"""What every kind of job answers alike: poll, list, events, cancel."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from app.answers import JobAnswer, JobPage, job_answer
+from app.api_keys import Owner
+from app.errors import Problem
+from app.services import Services, Shared
+from app.waiting import ended
+from contract.errors import JobMissing
+from contract.job_store import START
+from contract.jobs import JobKind, JobRecord, JobState
+from contract.transitions import cancel, find, list_jobs
+
+EVENT_SECONDS = 900.0
+"""How long one stream of events lasts at most; clients reconnect by themselves and miss nothing."""
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": description}
+    for status, description in {
+        400: "The body is not JSON",
+        401: "No valid API key",
+        404: "There is no such thing",
+        410: "The job's data set is gone",
+        413: "The body is too large",
+        422: "The request cannot be accepted; `errors` says why",
+        429: "The queue is full",
+        503: "The broker does not answer, or no worker has started yet",
+    }.items()
+}
+
+_NUMBERS = ("attempt", "step", "steps")
+
+_NUMBERS = ("attempt", "step", "steps")
+
+LastEventId = Annotated[str, Header(alias="Last-Event-ID", pattern=r"^\d{1,18}-\d{1,18}$")]
+Cursor = Annotated[str, Query(pattern=r"^\d{1,15}$", description="`next_cursor` of the page before")]
+
+
+def job_routes(kind: JobKind) -> APIRouter:
+    """The routes of one kind, to which its own POST is added."""
+    router = APIRouter(prefix=f"/v1/{kind}s", tags=[f"{kind}s"], responses=PROBLEMS)
+    found = _finder(kind)
+
+    @router.get("", summary=f"List {kind}s, newest first")
+    async def index(
+        services: Shared,
+        owner: Owner,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        cursor: Cursor = "0",
+        status: JobState | None = None,
+    ) -> JobPage:
+        page = await services.store.run(list_jobs(kind, owner, status, before=int(cursor), limit=limit))
+        return JobPage(
+            data=[job_answer(record) for record in page.records],
+            next_cursor=str(page.cursor) if page.cursor else None,
+        )
+
+    @router.get("/{job}", summary=f"Look at a {kind}")
+    async def poll(record: Annotated[JobRecord, Depends(found)]) -> JobAnswer:
+        return job_answer(record)
+
+    @router.get("/{job}/events", response_class=EventSourceResponse, summary=f"Follow a {kind}")
+    async def events(
+        services: Shared, record: Annotated[JobRecord, Depends(found)], last_event_id: LastEventId = START
+    ) -> AsyncIterator[ServerSentEvent]:
+        async with aclosing(_events(services, record, last_event_id)) as stream:
+            async for event in stream:
+                yield event
+
+    @router.post("/{job}/cancel", summary=f"Cancel a {kind}; repeating it changes nothing")
+    async def stop(services: Shared, record: Annotated[JobRecord, Depends(found)]) -> JobAnswer:
+        await services.store.run(cancel(record.id))
+        return job_answer(await services.store.run(find(record.id)))
+
+    return router
+
+
+def _finder(kind: JobKind) -> Callable[..., Coroutine[Any, Any, JobRecord]]:
+    async def found(job: str, services: Shared, owner: Owner) -> JobRecord:
+        record = await services.store.run(find(job))
+        if record.kind != kind or record.owner != owner:
+            raise JobMissing(f"there is no such {kind}")
+        return record
+
+    return found
+
+
+async def _events(services: Services, record: JobRecord, after: str) -> AsyncGenerator[ServerSentEvent, None]:
+    until = time.monotonic() + EVENT_SECONDS
+    if await services.store.dropped(record.id, after):
+        yield ServerSentEvent(event="events-dropped", data={})
+    async with aclosing(services.store.events(record.id, after)) as stream:
+        async for item in stream:
+            if item is not None:
+                event, fields = item
+                shown = {name: int(value) if name in _NUMBERS else value for name, value in fields.items()}
+                yield ServerSentEvent(event=str(shown.pop("type")), id=event, data=shown)
+                if ended(fields):
+                    return
+            elif time.monotonic() > until or await _over(services, record):
+                return
+
+
+async def _over(services: Services, record: JobRecord) -> bool:
+    try:
+        return (await services.store.run(find(record.id))).state.terminal
+    except JobMissing:
+        return True

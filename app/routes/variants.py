@@ -1,0 +1,35 @@
+"""Variants: quantized copies that are served, each with its card."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from app.errors import NotFound
+from app.services import Shared
+from contract.card import Card, Identifier
+
+router = APIRouter(prefix="/v1/variants", tags=["variants"])
+
+
+class VariantList(BaseModel):
+    """The cards of all variants."""
+
+    data: list[Card]
+
+
+@router.get("")
+def index(services: Shared, model: Annotated[Identifier | None, Query()] = None) -> VariantList:
+    """List the published variants, of all models or of one."""
+    return VariantList(data=[published.card for published in services.registry.variants(model)])
+
+
+@router.get("/{model}/{variant}")
+def show(model: str, variant: str, services: Shared) -> Card:
+    """A variant's card: how it was made, and how faithful it is."""
+    published = services.registry.get(model, variant)
+    if published is None:
+        raise NotFound("there is no such variant")
+    return published.card

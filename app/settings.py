@@ -1,0 +1,59 @@
+"""The gateway's settings, from environment variables named FACSIMILE_*."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from contract.jobs import JobKind
+from contract.settings import SharedSettings
+from contract.transitions import JobLimits
+
+
+class GatewaySettings(SharedSettings):
+    """Times are in seconds. docs/operations.md says what each one is for."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535)
+    api_keys_file: Path | None = None
+    metrics_port: int = Field(default=9101, ge=0, le=65_000)
+    ui: bool = True
+    open_jobs: int = Field(default=200, ge=1)
+    lease_seconds: float = Field(default=15.0, gt=0)
+    max_attempts: int = Field(default=2, ge=1)
+    retention_seconds: int = Field(default=86_400, ge=1)
+    time_limit_seconds: float = Field(default=3_600.0, gt=0)
+    calibration_time_limit_seconds: float = Field(default=86_400.0, gt=0)
+    reap_seconds: float = Field(default=2.0, gt=0)
+    resend_seconds: float = Field(default=10.0, gt=0)
+
+    def limits(self, kind: JobKind) -> JobLimits:
+        """The bounds that a job of this kind is accepted with."""
+        calibration = kind is JobKind.CALIBRATION
+        return JobLimits(
+            lease_seconds=self.lease_seconds,
+            max_attempts=self.max_attempts,
+            time_limit_seconds=self.calibration_time_limit_seconds if calibration else self.time_limit_seconds,
+            retention_seconds=self.retention_seconds,
+        )
+
+    @model_validator(mode="after")
+    def _open_only_with_keys(self) -> Self:
+        if self.api_keys_file is None and not _loopback(self.host):
+            raise ValueError(
+                "without FACSIMILE_API_KEYS_FILE only a loopback FACSIMILE_HOST is served, such as 127.0.0.1: "
+                "anyone who reaches another address could use the service"
+            )
+        return self
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

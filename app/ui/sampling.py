@@ -1,0 +1,87 @@
+"""The inputs that Generate and Compare share: prompt, model, variant, and how to sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from app.ui.api import Offer, ServiceError
+from contract.payloads import REFERENCE
+
+EXAMPLES = (
+    "a small red metal cube left of a large blue matte ball, dark floor",
+    "a large green metal cone behind a small yellow matte cube, light floor",
+    "a large purple matte torus, light floor",
+    "glossy crimson box beside a huge azure orb, studio lighting",
+)
+
+
+class SamplingInputs:
+    """Build it where the inputs belong. `reference` says whether the reference itself can be chosen as variant."""
+
+    def __init__(self, offer: gr.State, *, reference: bool) -> None:
+        self._reference = reference
+        self.prompt = gr.Textbox(label="Prompt", lines=2, max_lines=6, value=EXAMPLES[0])
+        with gr.Row():
+            self.model = gr.Dropdown(label="Model", choices=[], interactive=True)
+            self.variant = gr.Dropdown(label="Variant", choices=[], interactive=True)
+        with gr.Row():
+            self.steps = gr.Slider(1, 150, value=25, step=1, label="Steps")
+            self.guidance = gr.Slider(0, 30, value=4, step=0.5, label="Guidance")
+        self.seed = gr.Textbox(label="Seed", placeholder="drawn if empty", max_lines=1)
+        self.model.change(
+            self._follow_model,
+            [self.model, offer],
+            [self.variant, self.steps, self.guidance],
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    def examples(self) -> None:
+        """Lay the example prompts out here."""
+        gr.Examples([[example] for example in EXAMPLES], [self.prompt], label="Examples", api_visibility="private")
+
+    @property
+    def components(self) -> list[Component]:
+        """The inputs, in the order that `body` takes their values."""
+        return [self.prompt, self.model, self.variant, self.steps, self.guidance, self.seed]
+
+    @property
+    def targets(self) -> list[Component]:
+        """What an offer fills, in the order of `choices`."""
+        return [self.model, self.variant, self.steps, self.guidance]
+
+    def choices(self, offer: Offer, model: str | None) -> list[Any]:
+        """Updates of the targets; the chosen model stays if it is still offered."""
+        names = [each.id for each in offer.models]
+        model = model if model in names else next(iter(names), None)
+        return [gr.update(choices=names, value=model), *self._follow_model(model, offer)]
+
+    def _follow_model(self, name: str | None, offer: Offer | None) -> list[Any]:
+        model = offer.model(name) if offer else None
+        if model is None:
+            return [gr.update(choices=[], value=None), gr.skip(), gr.skip()]
+        variants = [each for each in model.variants if self._reference or each != REFERENCE]
+        quantized = [each for each in variants if each != REFERENCE]
+        chosen = next(iter(quantized or variants), None)
+        return [gr.update(choices=variants, value=chosen), model.num_inference_steps, model.guidance_scale]
+
+
+def sampling_body(
+    prompt: str, model: str | None, variant: str | None, steps: float, guidance: float, seed: str
+) -> dict[str, Any]:
+    """The request for these values; without a seed the service draws one. Raises ServiceError for a seed in words."""
+    body: dict[str, Any] = {
+        "prompt": prompt,
+        "model": model or "",
+        "variant": variant or "",
+        "num_inference_steps": int(steps),
+        "guidance_scale": float(guidance),
+    }
+    if not seed.strip():
+        return body
+    if not seed.strip().isdecimal():
+        raise ServiceError(f"The seed must be a whole number, not {seed.strip()!r}.")
+    return body | {"seed": int(seed)}

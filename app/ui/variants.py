@@ -1,0 +1,49 @@
+"""The tab Variants: what is served, and how faithful it was measured to be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from app.ui.api import Offer
+from app.ui.numbers import megabytes, statistic
+from contract.card import Card
+
+HEADERS = ["Model", "Variant", "Scheme", "PSNR (dB) [95 %]", "Noise floor", "Denoiser", "Reference", "Digest", "Made"]
+
+
+def build(offer: gr.State) -> gr.Dataframe:
+    """Lay the tab out and wire it; answers the table that an offer fills with `rows`."""
+    gr.Markdown(
+        "Every variant has a card: its recipe, its files' digest, and how far its pictures are from the reference's."
+    )
+    table = gr.Dataframe(headers=HEADERS, interactive=False, wrap=True, label="Variants", elem_id="variants")
+    card = gr.JSON(label="Card (choose a row)", open=False)
+    table.select(_choose, [offer], [card], show_progress="hidden", api_visibility="private")
+    return table
+
+
+def rows(offer: Offer) -> list[list[str]]:
+    """One row per card."""
+    return [_row(card) for card in offer.cards]
+
+
+def _row(card: Card) -> list[str]:
+    return [
+        card.model,
+        card.variant,
+        card.recipe.scheme.upper(),
+        statistic(card.report.metrics.get("psnr")),
+        statistic(card.report.noise_floor.get("psnr")),
+        megabytes(card.denoiser_bytes),
+        megabytes(card.reference_denoiser_bytes),
+        card.digest[:12],
+        f"{card.created:%Y-%m-%d %H:%M}",
+    ]
+
+
+def _choose(offer: Offer | None, event: gr.SelectData) -> dict[str, Any] | None:
+    chosen = tuple(event.row_value[:2])
+    cards = offer.cards if offer else []
+    return next((card.model_dump(mode="json") for card in cards if (card.model, card.variant) == chosen), None)
