@@ -91,7 +91,7 @@ def problem_answer(code: str, detail: str, faults: Sequence[Fault] = ()) -> JSON
     problem = Problem(
         type=f"urn:facsimile:problem:{code}",
         title=status.phrase,
-        status=status,
+        status=int(status),
         detail=detail,
         code=code,
         errors=tuple(faults),
@@ -100,7 +100,7 @@ def problem_answer(code: str, detail: str, faults: Sequence[Fault] = ()) -> JSON
     if code == "unauthorized":
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(
-        problem.model_dump(), status_code=status, headers=headers, media_type="application/problem+json"
+        problem.model_dump(), status_code=int(status), headers=headers, media_type="application/problem+json"
     )
 
 

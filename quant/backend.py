@@ -113,7 +113,7 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             raise CheckpointError(f"the checkpoint lacks {len(missing)} tensors, the first is {missing[0]}")
         for name, layer in quantized_layers(model).items():
             try:
-                _ = layer.activation
+                layer.check()
             except CheckpointError as error:
                 raise CheckpointError(f"{name}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""From a prompt and a seed to pictures: the noise is drawn on the CPU, one generator per picture, whatever the device."""
+"""From a prompt and a seed to pictures. Noise is drawn on the CPU, one generator per picture, whatever the device."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Judge(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def embed(self, pictures: Tensor) -> Tensor:
         """Penultimate features, float32 [N, 256], of pictures [N, 3, S, S] in [-1, 1]."""
-        return cast(Tensor, nn.functional.silu(self.features(self.squeeze(self.body(self.stem(pictures))).flatten(1))))
+        return nn.functional.silu(self.features(self.squeeze(self.body(self.stem(pictures))).flatten(1)))
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
         """Logits [N, words] per attribute, of pictures [N, 3, S, S] in [-1, 1]."""
@@ -69,5 +69,7 @@ class Judge(ModelMixin, ConfigMixin):  # type: ignore[misc]
 def load_judge(folder: Path) -> Judge:
     """The judge in a folder, ready to read. Raises BackboneMissing, saying what was looked for."""
     if not (folder / "config.json").is_file():
-        raise BackboneMissing(f"no judge in {folder}: train one with `python -m shapes.train judge`, or give its folder")
+        raise BackboneMissing(
+            f"no judge in {folder}: train one with `python -m shapes.train judge`, or give its folder"
+        )
     return cast(Judge, Judge.from_pretrained(folder).eval())

@@ -57,13 +57,16 @@ def prompts_from_texts(texts: list[str]) -> list[Prompt]:
 
 
 def _read(path: Path) -> list[Prompt]:
-    prompts = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            row = json.loads(line)
-            prompts.append(Prompt(str(row["id"]), str(row["prompt"]), dict(row.get("attributes", {}))))
-    except OSError as error:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         raise PromptSetError(f"prompt file {path}: {error}") from error
+    return [_prompt(line, f"prompt file {path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _prompt(line: str, place: str) -> Prompt:
+    try:
+        row = json.loads(line)
+        return Prompt(str(row["id"]), str(row["prompt"]), dict(row.get("attributes", {})))
     except (ValueError, KeyError, TypeError) as error:
-        raise PromptSetError(f"prompt file {path}, line {number}: {error!r}") from error
-    return prompts
+        raise PromptSetError(f"{place}: {error!r}") from error

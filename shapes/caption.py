@@ -74,7 +74,9 @@ def _ornate(scene: Scene, things: list[str], floor: str, rng: random.Random) -> 
                 [f"{things[0]} standing to the left of {things[1]}", f"{things[1]} to the right hand of {things[0]}"]
             )
         case Arrangement.BEHIND:
-            body = rng.choice([f"{things[1]} hiding {things[0]} in the back", f"{things[0]} at the back of {things[1]}"])
+            body = rng.choice(
+                [f"{things[1]} hiding {things[0]} in the back", f"{things[0]} at the back of {things[1]}"]
+            )
         case Arrangement.ROW:
             body = f"from left to right {things[0]}, {things[1]}, {things[2]}"
         case Arrangement.CENTRE:

@@ -1,4 +1,4 @@
-"""`python -m shapes.evaluate`: how well the embedded model does what prompts say, and how far its judge can be trusted."""
+"""`python -m shapes.evaluate`: how well the embedded model follows prompts, and how good its judge is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ Drawn = tuple[list[Image.Image], list[dict[str, str]]]
 def draw(pipeline: DiffusionPipeline, judge: Judge, prompts: list[Prompt], sampling: Sampling) -> Drawn:
     """A picture per prompt (prompt i with seed i) and the judge's answers."""
     pictures, answers = [], []
-    for start in track(range(0, len(prompts), BATCH), description=f"{len(prompts)} prompts", console=Console(stderr=True)):
+    for start in track(
+        range(0, len(prompts), BATCH), description=f"{len(prompts)} prompts", console=Console(stderr=True)
+    ):
         texts = [prompt.text for prompt in prompts[start : start + BATCH]]
         seeds = replace(sampling, seed=start, num_images=len(texts)).seeds
         drawn = generate_batch(pipeline, texts, seeds, sampling)
@@ -83,7 +85,7 @@ def judge_fresh_renders(pipeline: DiffusionPipeline, judge: Judge, count: int) -
 
 
 def save_grid(pictures: list[Image.Image], prompts: list[Prompt], answers: list[dict[str, str]], path: Path) -> None:
-    """A grid of pictures with their prompts; the prompt is red where the judge sees an attribute that it does not name."""
+    """A grid of pictures under their prompts, which are red where the judge sees an attribute that they do not name."""
     figure, axes = pyplot.subplots(8, len(pictures) // 8, figsize=(15, 17), dpi=80)
     for axis, picture, prompt, answer in zip(axes.flat, pictures, prompts, answers, strict=True):
         axis.imshow(picture)
@@ -115,7 +117,8 @@ def main(
     drawn = {style: draw(pipeline, judge, chosen, sampling) for style, chosen in sets.items()}
     seconds = time.monotonic() - started
     result: dict[str, Any] = {
-        str(style): agreement(drawn[style][1], [prompt.attributes for prompt in chosen]) for style, chosen in sets.items()
+        str(style): agreement(drawn[style][1], [prompt.attributes for prompt in chosen])
+        for style, chosen in sets.items()
     }
     truths = [prompt.attributes for prompt in sets[Style.PLAIN]]
     result["shuffled"] = agreement(drawn[Style.PLAIN][1], truths[1:] + truths[:1]) if limit > 1 else None
@@ -131,7 +134,9 @@ def main(
     }
     if grid is not None:
         half = {style: (*drawn[style], sets[style]) for style in Style}
-        shown = [[x for pair in zip(*(half[s][k][: GRID // 2] for s in Style), strict=True) for x in pair] for k in range(3)]
+        shown = [
+            [x for pair in zip(*(half[s][k][: GRID // 2] for s in Style), strict=True) for x in pair] for k in range(3)
+        ]
         save_grid(shown[0], shown[2], shown[1], grid)
     if as_json:
         Console().print_json(json.dumps(result))

@@ -90,8 +90,10 @@ def _floor_tone(x: float, z: float, base: NDArray, background: NDArray, channel:
 
 
 @njit(cache=True, fastmath=True)
-def _shade(solids: NDArray, o: tuple, d: tuple, light: NDArray, base: NDArray, background: NDArray, out: NDArray) -> int:
-    """Writes the colour seen along one ray to `out`; returns the index of the solid seen, -1 for floor or background."""
+def _shade(
+    solids: NDArray, o: tuple, d: tuple, light: NDArray, base: NDArray, background: NDArray, out: NDArray
+) -> int:
+    """Writes the colour seen along one ray to `out`; returns the index of the solid seen, -1 for none."""
     floor_t = -o[1] / d[1] if d[1] < -1e-4 else 1e9
     hit, t, _ = _trace(solids, o, d, 0.5, min(floor_t, 40.0))
     if hit < 0:
@@ -127,7 +129,7 @@ def _shade(solids: NDArray, o: tuple, d: tuple, light: NDArray, base: NDArray, b
         return hit
     # metal: a tinted mirror of a two-tone studio, with a sharp highlight
     sky = min(max(0.5 + 5.0 * (ry - 0.15), 0.0), 1.0)
-    mirrored, mirror_t, _ = _trace(solids, p, (rx, ry, rz), 0.03, 12.0)
+    mirrored, _, _ = _trace(solids, p, (rx, ry, rz), 0.03, 12.0)
     for c in range(3):
         if mirrored >= 0 and mirrored != hit:
             seen = 0.55 * solids[mirrored][7 + c]
@@ -138,7 +140,9 @@ def _shade(solids: NDArray, o: tuple, d: tuple, light: NDArray, base: NDArray, b
 
 
 @njit(cache=True, fastmath=True)
-def _draw(solids: NDArray, light: NDArray, base: NDArray, background: NDArray, camera: NDArray, size: int, samples: int) -> tuple:
+def _draw(
+    solids: NDArray, light: NDArray, base: NDArray, background: NDArray, camera: NDArray, size: int, samples: int
+) -> tuple:
     picture = np.zeros((size, size, 3), dtype=np.float32)
     owner = np.full((size, size), -1, dtype=np.int8)
     colour = np.zeros(3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def cached_renders(scenes: list[Scene], path: Path, processes: int = 1) -> NDArr
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".partial.npy")
         np.save(unfinished, render_all(scenes, processes))
-        os.replace(unfinished, path)
+        unfinished.replace(path)
     pictures: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     if len(pictures) != len(scenes):
         raise ValueError(f"{path} holds {len(pictures)} pictures, wanted {len(scenes)}: remove it to render again")

@@ -79,7 +79,9 @@ def judge(
     scenes = draw_scenes(pictures, Split.TRAIN, SCENES_SEED)
     renders = cached_renders(scenes, runs / f"renders-{pictures}.npy", processes)
     autoencoder = AutoencoderKL.from_pretrained(models / "shapes-sd" / "vae", torch_dtype=torch.float32)
-    train_judge(scenes, renders, autoencoder, iterations, runs / "judge").half().save_pretrained(models / "shapes-judge")
+    train_judge(scenes, renders, autoencoder, iterations, runs / "judge").half().save_pretrained(
+        models / "shapes-judge"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every attribute of a scene can be, and scenes as class indices: the targets of the judge and of the captions' probe."""
+"""What every attribute of a scene can be, and scenes as class indices: targets of the judge and the text encoder."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def _tokenizer() -> CLIPTokenizer:
 
 
 def build_tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
-    """64 x 64 pixels, latents 4 x 32 x 32, a UNet of 0.2 M parameters with every kind of layer that the real one has."""
+    """64 x 64 pixels, latents 4 x 32 x 32, a UNet with every kind of layer that the real one has."""
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
     text_encoder = CLIPTextModel(

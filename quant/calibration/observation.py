@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from quant.errors import RecipeMismatch
-from quant.generation import Sampling, denoise
+from quant.generation import OnStep, Sampling, denoise
 from quant.observers.minmax import MinMaxObserver
 from quant.pipelines import denoiser_of
 
@@ -34,9 +34,13 @@ def observe_inputs(
         for name, observer in observers.items():
             handle = denoiser.get_submodule(name).register_forward_pre_hook(watch(observer))
             stack.callback(handle.remove)
-        for i, run in enumerate(runs):
-            denoise(pipeline, run, lambda step, total, i=i: on_progress("calibrate", i * total + step, len(runs) * total))
+        for done, run in enumerate(runs):
+            denoise(pipeline, run, _steps_of(done, len(runs), on_progress))
     silent = [name for name, observer in observers.items() if observer.low > observer.high]
     if silent:
         raise RecipeMismatch(f"{len(silent)} layers never ran while calibrating, the first is {silent[0]}")
     return observers
+
+
+def _steps_of(done: int, runs: int, on_progress: Progress) -> OnStep:
+    return lambda step, total: on_progress("calibrate", done * total + step, runs * total)

@@ -16,9 +16,7 @@ from quant.quantizers.activation import ActivationParameters
 from quant.quantizers.weight import quantize_weight
 
 
-def quantize(
-    pipeline: DiffusionPipeline, recipe: Recipe, runs: list[Sampling], on_progress: Progress
-) -> None:
+def quantize(pipeline: DiffusionPipeline, recipe: Recipe, runs: list[Sampling], on_progress: Progress) -> None:
     """Replaces the layers of the pipeline's denoiser, in place, after watching their inputs over `runs`."""
     denoiser = denoiser_of(pipeline)
     plan = plan_layers(denoiser, recipe.weight_bits, recipe.keep_float, recipe.eight_bit)

@@ -31,7 +31,7 @@ class QuantizedConv2d(QuantizedLayer):
         """See `QuantizedLayer.dequantized`."""
         window = self.window
         layer = nn.Conv2d(
-            self.shape[1] * window.groups, self.shape[0], self.shape[2:], window.stride, window.padding,
+            self.shape[1] * window.groups, self.shape[0], (self.shape[2], self.shape[3]), window.stride, window.padding,
             window.dilation, window.groups, bias=self.bias is not None,
         )  # fmt: skip
         layer.weight = nn.Parameter(self.quantized_weight.dequantize())

@@ -64,6 +64,12 @@ class QuantizedLayer(nn.Module, ABC):
             raise CheckpointError(f"input_scale {scale} must be positive, input_zero_point {zero_point} in 0..255")
         return ActivationParameters(scale, zero_point)
 
+    def check(self) -> None:
+        """Raises CheckpointError where scales or zero points make no sense."""
+        _ = self.activation
+        if not bool((self.weight_scale.isfinite() & (self.weight_scale > 0.0)).all()):
+            raise CheckpointError("weight_scale must be positive and finite")
+
     @abstractmethod
     def _build(self, engine: Engine, operands: Operands) -> Kernel: ...
 

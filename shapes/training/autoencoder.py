@@ -100,4 +100,4 @@ def finish_decoder(
         return _distance(autoencoder.decode(posterior.mean + posterior.std * noise).sample, whole)
 
     schedule = Schedule(iterations=iterations, learning_rate=5e-4, warmup=50, ema_decay=0.99, save_every=100)
-    return train(autoencoder, loss, schedule, folder)  # type: ignore[return-value]
+    return train(autoencoder, loss, schedule, folder)

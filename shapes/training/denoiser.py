@@ -22,7 +22,7 @@ SNR_CAP = 5.0
 
 
 def build_denoiser() -> UNet2DConditionModel:
-    """An untrained UNet2DConditionModel for latents of 4 x 16 x 16: 13.5 M parameters, cross-attention at 8 x 8 and 4 x 4."""
+    """An untrained UNet for latents of 4 x 16 x 16: 13.5 M parameters, cross-attention at 8 x 8 and 4 x 4."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,7 @@ class Schedule:
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))))
 
 
-def train(
-    model: nn.Module, loss: Callable[[torch.Generator], Tensor], schedule: Schedule, folder: Path
-) -> nn.Module:
+def train(model: Model, loss: Callable[[torch.Generator], Tensor], schedule: Schedule, folder: Path) -> Model:
     """Minimises `loss(generator)` over the parameters of `model` and returns the averaged model (or `model` itself).
 
     Every iteration gets a generator seeded by (seed, iteration), so a run that was killed and started again goes on
@@ -58,10 +58,10 @@ def train(
         start = state["iteration"]
 
     def save(iteration: int) -> None:
-        parts = {"model": model, "average": average, "optimizer": optimizer}
+        weights = {"model": model.state_dict(), "average": average.state_dict()}
         unfinished = state_file.with_suffix(".partial")
-        torch.save({"iteration": iteration} | {name: part.state_dict() for name, part in parts.items()}, unfinished)
-        os.replace(unfinished, state_file)
+        torch.save(weights | {"iteration": iteration, "optimizer": optimizer.state_dict()}, unfinished)
+        unfinished.replace(state_file)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress, (folder / "curve.jsonl").open("a") as curve:
@@ -95,5 +95,5 @@ def train(
 def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new, 1.0 - decay)
-    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
+    for buffer, newest in zip(average.buffers(), model.buffers(), strict=True):
+        buffer.copy_(newest)

@@ -44,8 +44,8 @@ def test_plain_diffusers_loads_it_in_a_fresh_process(tiny: TinyWorld, tmp_path: 
         "import sys, torch, quant\nfrom diffusers import DiffusionPipeline\n"
         "pipe = DiffusionPipeline.from_pretrained(sys.argv[1])\n"
         "noise = torch.randn((1, 4, 32, 32), generator=torch.Generator().manual_seed(5))\n"
-        "out = pipe('a red box', latents=noise, num_inference_steps=2, guidance_scale=4.0, output_type='latent').images\n"
-        "torch.save(out, sys.argv[2])\n"
+        "out = pipe('a red box', latents=noise, num_inference_steps=2, guidance_scale=4.0, output_type='latent')\n"
+        "torch.save(out.images, sys.argv[2])\n"
     )
     arguments = [sys.executable, "-c", program, str(tiny.folder(8)), str(tmp_path / "out.pt")]
     subprocess.run(arguments, check=True, cwd=Path(__file__).parents[2], capture_output=True)
@@ -99,6 +99,7 @@ def test_dequantize_gives_floating_point_layers_back(tiny: TinyWorld) -> None:
         ({"mid_block.resnets.0.conv1.weight_scale": torch.ones(3)}, "mid_block.resnets.0.conv1.weight_scale"),
         ({"mid_block.resnets.0.conv1.weight": torch.zeros(64, 64, 3, 3)}, "float32, wanted torch.int8"),
         ({"mid_block.resnets.0.conv1.input_scale": torch.tensor([float("nan")])}, "must be positive"),
+        ({"mid_block.resnets.0.conv1.weight_scale": torch.full((64,), torch.inf)}, "positive and finite"),
         ({"mid_block.resnets.0.conv1.input_zero_point": torch.tensor([300], dtype=torch.int32)}, "0..255"),
     ],
 )

@@ -40,7 +40,9 @@ def _convolved(x: NDArray[np.float64], operands: Operands, window: Window) -> ND
     out = []
     for n in range(codes.shape[0]):
         first = n // per_group * width
-        out.append([correlate(image[first : first + width], kernel[n], mode="valid", method="direct")[0] for image in x])
+        out.append(
+            [correlate(image[first : first + width], kernel[n], mode="valid", method="direct")[0] for image in x]
+        )
     sums = np.stack(out, axis=1)[:, :, ::sy, ::sx]
     scaled = sums * (operands.weight_scale.double().numpy() * operands.activation.scale)[:, None, None]
     return scaled if operands.bias is None else scaled + operands.bias.double().numpy()[:, None, None]

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.application import create_app
+from app.settings import GatewaySettings
+from contract.announcements import Announcement, LoadedPipeline, announce
+from contract.broker import WORKER_TIMEOUTS
+from contract.catalogue import Catalogue, ModelDescription
+from contract.job_store import JobStore
+from contract.recipe import Recipe
+from tests.contract.cards import stage
+from tests.valkey import Valkey
+
+CATALOGUE = Catalogue(
+    models={
+        "tiny": ModelDescription(
+            family="stable_diffusion",
+            source="/secret/place",
+            width=64,
+            height=64,
+            max_width=128,
+            max_height=128,
+            num_inference_steps=2,
+            guidance_scale=3.0,
+        )
+    },
+    methods=("minmax",),
+    families=("stable_diffusion",),
+    metrics=("psnr",),
+    schedulers=("ddim", "euler"),
+    presets={"minmax-w8a8": Recipe(method="minmax")},
+    prompt_sets=("tiny-prompts",),
+)
+GENERATION = {"model": "tiny", "prompt": "a red cube"}
+COMPARISON = {"model": "tiny", "prompt": "a red cube", "variant": "shipped-one"}
+CALIBRATION = {"model": "tiny", "recipe": "minmax-w8a8", "prompts": "tiny-prompts"}
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    with Valkey() as server:
+        yield server
+
+
+def connect(valkey: Valkey) -> JobStore:
+    """The worker's view of an empty store; a worker that makes pictures has announced itself."""
+    valkey.client.flushall()
+    store = JobStore(valkey.url, WORKER_TIMEOUTS)
+    loaded = (LoadedPipeline(model="tiny", variant="reference", digest=None, resident_bytes=1),)
+    queues = ("generate.tiny",)
+    store.run(announce(Announcement(worker="w", queues=queues, device="cpu", catalogue=CATALOGUE, loaded=loaded)))
+    return store
+
+
+def make_settings(folder: Path) -> GatewaySettings:
+    """A gateway on an empty data folder, with one shipped variant."""
+    stage(folder / "shipped" / "tiny" / "shipped-one", variant="shipped-one")
+    return GatewaySettings(data_dir=folder / "data", variants=folder / "shipped", ui=False, open_jobs=20)
+
+
+@pytest.fixture
+def store(valkey: Valkey) -> Iterator[JobStore]:
+    with closing(connect(valkey)) as store:
+        yield store
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> GatewaySettings:
+    return make_settings(tmp_path)
+
+
+@pytest.fixture
+def client(settings: GatewaySettings, valkey: Valkey, store: JobStore) -> Iterator[TestClient]:
+    with TestClient(create_app(settings, valkey.url), raise_server_exceptions=False) as client:
+        yield client

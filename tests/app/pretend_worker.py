@@ -1,0 +1,89 @@
+"""A worker that needs no model: it claims jobs as a real one does and answers them with a small picture."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Callable
+from typing import Self
+
+from contract.card import Statistic
+from contract.images import ImageStore, image_url
+from contract.job_store import JobStore
+from contract.jobs import JobProgress, JobRecord
+from contract.payloads import CalibrationPayload, ComparisonPayload, GenerationPayload
+from contract.results import Arm, CalibrationResult, ComparisonResult, GenerationResult, ImageFile, Result, Score
+from contract.transitions import Claimant, acknowledge_cancel, claim, renew, succeed
+from tests.contract.cards import card
+
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEUlEQVR4nGM4oaGBFTEMLQkAgl1GAWqNFmsAAAAASUVORK5CYII="
+)
+"""An 8 by 8 PNG."""
+
+
+class PretendWorker:
+    """Works while the `with` block runs. While `hold` is set, a claimed job runs on until it is canceled."""
+
+    def __init__(self, store: JobStore, images: ImageStore) -> None:
+        self.hold = threading.Event()
+        self._store = store
+        self._images = images
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._stopped.wait(0.02):
+            record = self._store.run(claim(["generate.tiny", "calibrate"], "pretend"))
+            if record:
+                self._answer(record, Claimant(record.id, record.attempt))
+
+    def _answer(self, record: JobRecord, claimant: Claimant) -> None:
+        progress = JobProgress(stage="denoise", step=1, steps=2)
+        while self._store.run(renew(claimant, progress)) == "go":
+            if not self.hold.is_set():
+                self._store.run(succeed(claimant, self._result(record)))
+                return
+            if self._stopped.wait(0.05):
+                return
+        self._store.run(acknowledge_cancel(claimant))
+
+    def _result(self, record: JobRecord) -> Result:
+        results: dict[type, Callable[..., Result]] = {
+            GenerationPayload: self._generation,
+            ComparisonPayload: self._comparison,
+            CalibrationPayload: _calibration,
+        }
+        return results[type(record.payload)](record.payload)
+
+    def _generation(self, payload: GenerationPayload) -> GenerationResult:
+        pictures = tuple(self._picture() for _ in range(payload.num_images))
+        return GenerationResult(
+            images=pictures, seed=payload.seed, seconds={"denoise": 0.5}, digest="a" * 64, score=None
+        )
+
+    def _comparison(self, payload: ComparisonPayload) -> ComparisonResult:
+        arm = Arm(images=(self._picture(),), seconds={"denoise": 0.5}, resident_bytes=4_000_000, digest=None)
+        floor = {"psnr": Statistic(mean=61.25, ci95=(60.5, 62.0), count=8)}
+        score = Score(metrics={"psnr": (33.125,), "ssim": (None,)}, noise_floor=floor)
+        return ComparisonResult(
+            seed=payload.seed, reference=arm, variant=arm, differences=(self._picture(),), score=score
+        )
+
+    def _picture(self) -> ImageFile:
+        name = self._images.put(PICTURE, "png")
+        sha256 = name.partition(".")[0]
+        return ImageFile(sha256=sha256, url=image_url(name), width=8, height=8, size_bytes=len(PICTURE))
+
+
+def _calibration(payload: CalibrationPayload) -> CalibrationResult:
+    made = card(payload.model, payload.variant)
+    return CalibrationResult(model=made.model, variant=made.variant, card=made)

@@ -1,0 +1,197 @@
+"""The web page in a real browser, against the real gateway."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from app.application import create_app
+from app.server import address, bind
+from app.settings import GatewaySettings
+from contract.images import ImageStore
+from tests.app.conftest import connect, make_settings
+from tests.app.pretend_worker import PICTURE, PretendWorker
+from tests.valkey import Valkey
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
+PATIENCE = 60_000
+"""Milliseconds that an expectation may take: a busy machine is slow, not wrong."""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+@contextmanager
+def serving(settings: GatewaySettings, redis_url: str) -> Iterator[str]:
+    """The address of a gateway that runs in a thread."""
+    listener: socket.socket = bind("127.0.0.1", 0)
+    application = create_app(settings, redis_url)
+    server = uvicorn.Server(uvicorn.Config(application, log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield address(listener)
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> GatewaySettings:
+    return make_settings(tmp_path_factory.mktemp("page")).model_copy(update={"ui": True})
+
+
+@pytest.fixture(scope="module")
+def worker(settings: GatewaySettings, valkey: Valkey) -> Iterator[PretendWorker]:
+    with closing(connect(valkey)) as store, PretendWorker(store, ImageStore(settings.data_dir / "images")) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def url(settings: GatewaySettings, valkey: Valkey, worker: PretendWorker) -> Iterator[str]:
+    with serving(settings, valkey.url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    with opened(browser, url) as page:
+        expect(page.get_by_label("Model").first).to_have_value("tiny")
+        yield page
+
+
+@contextmanager
+def opened(browser: Browser, url: str) -> Iterator[Page]:
+    """The page at an address, loaded; an error of its scripts fails the test."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(url)
+    page.get_by_role("tab").first.wait_for()
+    yield page
+    page.close()
+    assert not faults
+
+
+def test_the_page_shows_its_tabs(page: Page) -> None:
+    expect(page).to_have_title("Facsimile")
+    assert page.get_by_role("tab").all_inner_texts() == ["Generate", "Compare", "Variants", "Calibrate"]
+
+
+def test_nothing_is_fetched_from_elsewhere(browser: Browser, url: str) -> None:
+    with browser.new_context() as context:
+        asked: list[str] = []
+        context.on("request", lambda request: asked.append(request.url))
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(url)
+        expect(page.get_by_label("Model").first).to_have_value("tiny", timeout=PATIENCE)
+        for name in ("Compare", "Variants", "Calibrate"):
+            tab(page, name)
+    assert asked
+    assert not [address for address in asked if not address.startswith((url, "data:", "blob:"))]
+
+
+def test_a_prompt_becomes_a_picture_with_its_seed(page: Page, url: str) -> None:
+    panel = tab(page, "Generate")
+    panel.get_by_label("Seed").fill("77")
+    panel.get_by_role("button", name="Generate").click()
+    expect(panel.get_by_role("status")).to_contain_text("Done in")
+    expect(panel.get_by_text(re.compile(r"Seed 77 · 0\.50 s"))).to_be_visible()
+    source = panel.locator("#pictures img").first.get_attribute("src")
+    assert source
+    assert httpx.get(source).content == PICTURE
+
+
+def test_an_error_of_the_service_is_a_sentence(page: Page) -> None:
+    panel = tab(page, "Generate")
+    panel.get_by_label("Prompt").fill("   ")
+    panel.get_by_role("button", name="Generate").click()
+    expect(panel.get_by_role("status")).to_contain_text("must not be blank.")
+    expect(panel.get_by_role("button", name="Generate")).to_be_enabled()
+
+
+def test_a_seed_in_words_is_refused_before_anything_is_sent(page: Page) -> None:
+    panel = tab(page, "Generate")
+    panel.get_by_label("Seed").fill("lucky")
+    panel.get_by_role("button", name="Generate").click()
+    expect(panel.get_by_role("status")).to_have_text("The seed must be a whole number, not 'lucky'.")
+
+
+def test_a_running_job_can_be_stopped(page: Page, worker: PretendWorker) -> None:
+    panel = tab(page, "Generate")
+    worker.hold.set()
+    try:
+        panel.get_by_role("button", name="Generate").click()
+        expect(panel.get_by_role("status")).to_contain_text("Denoise: 1 of 2")
+        panel.get_by_role("button", name="Stop").click()
+        expect(panel.get_by_role("status")).to_have_text("Stopped.")
+    finally:
+        worker.hold.clear()
+
+
+def test_a_comparison_shows_figures_beside_the_noise_floor(page: Page) -> None:
+    panel = tab(page, "Compare")
+    expect(panel.get_by_label("Variant")).to_have_value("shipped-one")
+    panel.get_by_role("button", name="Compare").click()
+    expect(panel.get_by_role("status")).to_contain_text("Done in")
+    for text in ("33.12", "61.25 [60.50, 62.00]", "∞ (identical)", "not measured"):
+        expect(panel.get_by_text(text).locator("visible=true").first).to_be_visible()
+    expect(panel.locator("img")).not_to_have_count(0)
+
+
+def test_variants_are_listed_with_their_cards(page: Page) -> None:
+    panel = tab(page, "Variants")
+    row = panel.get_by_text("shipped-one").locator("visible=true").first
+    expect(row).to_be_visible()
+    row.click()
+    expect(panel.get_by_text('"calibration_prompt_ids"')).to_be_visible()
+
+
+def test_a_calibration_shows_the_new_card(page: Page) -> None:
+    panel = tab(page, "Calibrate")
+    panel.get_by_label("Name of the new variant").fill("made-here")
+    panel.get_by_role("button", name="Calibrate").click()
+    expect(panel.get_by_role("heading", name="tiny:made-here")).to_be_visible()
+
+
+def test_a_service_with_keys_asks_for_one(
+    browser: Browser, settings: GatewaySettings, valkey: Valkey, worker: PretendWorker, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("sesame\n")
+    with serving(settings.model_copy(update={"api_keys_file": keys}), valkey.url) as url, opened(browser, url) as page:
+        expect(page.get_by_text("This service asks for a valid API key.")).to_be_visible()
+        page.get_by_label("API key").fill("sesame")
+        page.get_by_label("API key").press("Enter")
+        expect(page.get_by_label("Model").first).to_have_value("tiny")
+        panel = tab(page, "Generate")
+        panel.get_by_role("button", name="Generate").click()
+        expect(panel.get_by_role("status")).to_contain_text("Done in")
+
+
+def tab(page: Page, name: str) -> Locator:
+    """The panel of a tab, opened."""
+    page.get_by_role("tab", name=name).click()
+    return page.get_by_role("tabpanel").filter(visible=True)

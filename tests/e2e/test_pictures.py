@@ -1,0 +1,75 @@
+"""What users come for: pictures, comparisons, new variants."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from tests.e2e.service import Service
+
+PROMPT = {"prompt": "a red cube", "num_inference_steps": 2}
+
+
+@pytest.fixture(scope="session")
+def variant(service: Service) -> str:
+    """A variant that was calibrated by the running service, and is served without a restart."""
+    calibrated = service.ended(service.submit("calibrations", recipe="tiny-w8a8", prompts="tiny-prompts"))
+    assert calibrated["status"] == "succeeded", calibrated["error"]
+    assert calibrated["result"]["card"]["report"]["metrics"]
+    return str(calibrated["result"]["variant"])
+
+
+def test_a_prompt_becomes_a_picture_and_the_seed_fixes_it(service: Service) -> None:
+    jobs = [service.submit("generations", **PROMPT, seed=seed) for seed in (7, 7, 8)]
+    first, again, other = (service.ended(job) for job in jobs)
+    assert [job["status"] for job in (first, again, other)] == ["succeeded"] * 3
+    picture = Image.open(io.BytesIO(service.picture(first)))
+    assert (picture.format, picture.size) == ("PNG", (64, 64))
+    assert json.loads(picture.getexif()[0x010E])["seed"] == 7
+    assert service.picture(first) == service.picture(again)
+    assert service.picture(first) != service.picture(other)
+
+
+def test_other_formats_and_several_pictures(service: Service) -> None:
+    made = service.ended(service.submit("generations", **PROMPT, num_images=2, output_format="webp", scheduler="euler"))
+    assert [Image.open(io.BytesIO(service.picture(made, i))).format for i in range(2)] == ["WEBP", "WEBP"]
+
+
+def test_waiting_and_following(service: Service) -> None:
+    answer = service.http.post("/v1/generations", json={"model": "tiny", **PROMPT}, headers={"Prefer": "wait=60"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
+    events = service.http.get(answer.json()["links"]["events"]).text
+    assert '"state": "succeeded"' in events
+
+
+def test_a_variant_is_compared_and_scored(service: Service, variant: str) -> None:
+    same = {**PROMPT, "seed": 3, "variant": variant}
+    compared = service.ended(service.submit("comparisons", **same))
+    assert compared["status"] == "succeeded", compared["error"]
+    result = compared["result"]
+    assert len(result["differences"]) == 1
+    assert result["score"]["metrics"]["psnr"][0] is not None
+    assert result["score"]["noise_floor"]["psnr"]["mean"] is not None
+    assert 0 < result["variant"]["resident_bytes"] < result["reference"]["resident_bytes"]
+    scored = service.ended(service.submit("generations", **same, score=True))
+    assert scored["result"]["score"]["metrics"] == result["score"]["metrics"]
+    assert scored["result"]["images"] == result["variant"]["images"]
+    assert scored["result"]["digest"] == service.http.get(f"/v1/variants/tiny/{variant}").json()["digest"]
+
+
+def test_a_broken_variant_fails_alone(service: Service, variant: str) -> None:
+    folder = service.data / "variants" / "tiny"
+    shutil.copytree(folder / variant, folder / "broken")
+    card = json.loads((folder / "broken" / "card.json").read_text())
+    (folder / "broken" / "card.json").write_text(json.dumps({**card, "variant": "broken"}))
+    weights = next((folder / "broken" / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    broken = service.ended(service.submit("generations", **PROMPT, variant="broken"))
+    assert (broken["status"], broken["error"]["code"]) == ("failed", "variant-unusable")
+    for good in ("reference", variant):
+        assert service.ended(service.submit("generations", **PROMPT, variant=good))["status"] == "succeeded"
+    shutil.rmtree(folder / "broken")

@@ -1,0 +1,74 @@
+"""The command line, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from quant.cli import app
+from tests.quant.conftest import TinyWorld
+
+runner = CliRunner()
+
+
+def _run(*arguments: object) -> str:
+    result = runner.invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_generate_writes_the_pictures_it_names(tiny: TinyWorld, tmp_path: Path) -> None:
+    common = ("generate", "--model", "tiny", "--models", tiny.models, "--prompt", "a red box", "--seed", 3, "--json")
+    first = json.loads(_run(*common, "--output", tmp_path / "a", "--num-images", 2))
+    assert first["seeds"] == [3, 4]
+    assert [Image.open(file).size for file in first["files"]] == [(64, 64)] * 2
+    quantized = ("--variant", "w8a8-minmax", "--variants", tiny.variants)
+    second = json.loads(_run(*common, "--output", tmp_path / "b", *quantized))
+    assert Path(second["files"][0]).read_bytes() != Path(first["files"][0]).read_bytes()
+
+
+def test_compare_reports_the_documented_keys(tiny: TinyWorld) -> None:
+    result = json.loads(
+        _run(
+            "compare", "--model", "tiny", "--models", tiny.models, "--variant", "w8a8-minmax",
+            "--variants", tiny.variants, "--prompts", "test", "--limit", 4, "--json",
+        )
+    )  # fmt: skip
+    low, high = result["psnr"]["ci95"]
+    assert low <= result["psnr"]["mean"] <= high
+    assert result["ssim"]["mean"] > 0.9 and len(result["ssim"]["ci95"]) == 2
+    assert result["noise_floor"]["psnr"]["mean"] > result["psnr"]["mean"]
+    assert result["count"] == 4 and result["machine"]["threads"] >= 1
+
+
+def test_quantize_makes_a_variant_that_compare_finds(tiny: TinyWorld, tmp_path: Path) -> None:
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(
+        'method = "minmax"\nweight_bits = 4\nkeep_float = ["conv_in", "conv_out"]\n'
+        "[calibration]\nnum_prompts = 2\nnum_inference_steps = 2\n"
+    )
+    arguments = ("quantize", "--model", "tiny", "--models", tiny.models, "--recipe", recipe, "--output", tmp_path)
+    card = json.loads(_run(*arguments, "--limit", 2, "--json"))
+    assert card["variant"] == "w4a8-minmax" and "conv_in" in card["float_layers"]
+    assert not list(tmp_path.glob("tiny/.*")), "nothing is left of the staging folder"
+    refused = runner.invoke(app, [str(argument) for argument in arguments])
+    assert refused.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("generate", "--model", "nope", "--prompt", "x"), "shapes-sd"),
+        (("generate", "--model", "shapes-sd", "--prompt", "x", "--variant", "nope"), "there are"),
+        (("compare", "--model", "shapes-sd", "--variant", "w8a8-minmax", "--prompts", "nope"), "shapes-plain"),
+        (("quantize", "--model", "shapes-sd", "--recipe", "nope"), "nope.toml"),
+    ],
+)
+def test_a_wrong_name_is_said_with_what_there_is(arguments: tuple[str, ...], message: str) -> None:
+    result = runner.invoke(app, list(arguments))
+    assert result.exit_code == 2
+    assert message in result.stderr.replace("\n", "")

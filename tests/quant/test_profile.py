@@ -1,0 +1,30 @@
+"""No floating-point matrix product or convolution runs in a quantized layer, and the integer ones do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.integer_profile import multiplies_floats, operators_by_place
+from quant.kernels.engine import default_engine
+from quant.layers import quantized_layers
+from quant.pipelines import load_reference, load_variant
+from tests.quant.conftest import TinyWorld
+
+INPUTS = (torch.randn(2, 4, 32, 32), torch.tensor(10), torch.randn(2, 16, 32))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_quantized_layers_multiply_integers(tiny: TinyWorld, bits: int) -> None:
+    if default_engine().name != "onednn":
+        pytest.skip("this machine has no oneDNN int8 kernels: layers run on the exact emulation")
+    unet = load_variant(tiny.folder(bits)).unet
+    counts = operators_by_place(unet, INPUTS)
+    integer = sum(n for name, n in counts["inside"].items() if name.endswith(("qconv_pointwise", "qlinear_pointwise")))
+    assert integer == len(quantized_layers(unet))
+    assert not [name for name in counts["inside"] if multiplies_floats(name)]
+
+
+def test_the_profile_sees_floating_point_products(tiny: TinyWorld) -> None:
+    counts = operators_by_place(load_reference(tiny.description).unet, INPUTS)
+    assert sum(n for name, n in counts["outside"].items() if multiplies_floats(name)) > 100
