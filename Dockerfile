@@ -18,6 +18,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 # TORCH_INDEX_URL: an index that holds CPU builds of torch. The default build brings CUDA's libraries, some gigabytes, along.
 FROM build AS build-worker-cpu
 ARG TORCH_INDEX_URL=
+# hadolint ignore=DL3013
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch==2.13.0 \
     && pip install -c constraints.txt '.[worker]'

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where the shipped models, recipes and prompts are, beside the code."""
 
+REDIS_URL = r"^(redis|rediss|unix)://."
+
 
 class SharedSettings(BaseSettings):
     """`redis_url`: the broker. `data_dir`: pictures and variants made here. `variants`: those shipped with the code."""
 
-    model_config = SettingsConfigDict(env_prefix="FACSIMILE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FACSIMILE_", extra="ignore", frozen=True, env_ignore_empty=True)
 
-    redis_url: str | None = None
+    redis_url: str | None = Field(default=None, pattern=REDIS_URL)
     data_dir: Path = Path("data")
     variants: Path = ROOT / "models" / "variants"
 

@@ -32,11 +32,12 @@ class _Residual(nn.Module):
 class Judge(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Classifies every attribute of a picture.
 
-    `heads` maps an attribute to its words, such as `{"floor": ["light", "dark"], "shape.0": [...]}`."""
+    `heads` are attributes and their words, such as `[("floor", ["light", "dark"]), ("shape.0", [...])]`, in the order
+    of the classifiers: a list, because a dictionary loses its order in a config file."""
 
     @register_to_config
     def __init__(
-        self, heads: dict[str, list[str]], image_size: int = 128, channels: tuple[int, ...] = (32, 64, 128, 192)
+        self, heads: list[tuple[str, list[str]]], image_size: int = 128, channels: tuple[int, ...] = (32, 64, 128, 192)
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, channels[0], 3, padding=1, stride=1, bias=False)
@@ -45,7 +46,7 @@ class Judge(ModelMixin, ConfigMixin):  # type: ignore[misc]
         side = image_size // 2 ** len(channels)
         self.squeeze = nn.Conv2d(channels[-1], 32, 1)
         self.features = nn.Linear(32 * side * side, 256)
-        self.classifiers = nn.ModuleList(nn.Linear(256, len(words)) for words in heads.values())
+        self.classifiers = nn.ModuleList(nn.Linear(256, len(words)) for _, words in heads)
 
     def embed(self, pictures: Tensor) -> Tensor:
         """Penultimate features, float32 [N, 256], of pictures [N, 3, S, S] in [-1, 1]."""
@@ -54,15 +55,16 @@ class Judge(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
         """Logits [N, words] per attribute, of pictures [N, 3, S, S] in [-1, 1]."""
         features = self.embed(pictures)
-        return {name: head(features) for name, head in zip(self.config.heads, self.classifiers, strict=True)}
+        names = (name for name, _ in self.config.heads)
+        return {name: head(features) for name, head in zip(names, self.classifiers, strict=True)}
 
     @torch.no_grad()
     def read(self, pictures: Tensor) -> list[dict[str, str]]:
         """The likeliest word for every attribute, one dictionary per picture [N, 3, S, S] in [-1, 1]."""
         answers: list[dict[str, str]] = [{} for _ in range(len(pictures))]
-        for name, logits in self(pictures).items():
+        for (name, words), logits in zip(self.config.heads, self(pictures).values(), strict=True):
             for answer, index in zip(answers, logits.argmax(1).tolist(), strict=True):
-                answer[name] = self.config.heads[name][index]
+                answer[name] = words[index]
         return answers
 
 

@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from contract.settings import ROOT, SharedSettings
+from contract.settings import REDIS_URL, ROOT, SharedSettings
 
 
 class WorkerSettings(SharedSettings):
     """Times are in seconds. docs/operations.md says what each one is for."""
 
-    redis_url: str
+    redis_url: str = Field(pattern=REDIS_URL)
     models: Path = ROOT / "models" / "models.toml"
     recipes: Path = ROOT / "recipes"
     prompts: Path = ROOT / "prompts"

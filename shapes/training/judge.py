@@ -50,7 +50,7 @@ def train_judge(
     """Trains on uint8 renders [N, 128, 128, 3] of `scenes`, a quarter of every batch being reconstructions by the
     autoencoder of the first renders; returns the averaged judge."""
     torch.manual_seed(0)
-    judge = Judge(heads=HEAD_WORDS).to(memory_format=torch.channels_last)
+    judge = Judge(heads=[*HEAD_WORDS.items()]).to(memory_format=torch.channels_last)
     wanted = targets(scenes)
     reconstructed = _reconstructions(autoencoder, pictures[:RECONSTRUCTED])
 

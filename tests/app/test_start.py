@@ -51,6 +51,7 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
         ({"FACSIMILE_API_KEYS_FILE": "/nowhere/keys"}, "/nowhere/keys"),
         ({"FACSIMILE_PORT": "many"}, "FACSIMILE_PORT"),
         ({"FACSIMILE_REDIS_URL": ""}, "FACSIMILE_REDIS_URL"),
+        ({"FACSIMILE_REDIS_URL": "localhost"}, "FACSIMILE_REDIS_URL"),
     ],
 )
 def test_settings_that_cannot_work_are_named(env: dict[str, str], words: str) -> None:

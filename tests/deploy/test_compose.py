@@ -124,5 +124,13 @@ def test_images_are_pinned(services: dict[str, Tree]) -> None:
     assert all(re.search(r":v?\d+\.\d+\.\d+", image) for image in foreign), foreign
 
 
+def test_the_compose_variables_are_documented_with_their_defaults(repository: Path) -> None:
+    variables = set(
+        re.findall(r"\$\{(\w+):-([^}]+)\}", (repository / "docker-compose.yml").read_text(encoding="utf-8"))
+    )
+    page = (repository / "docs/deployment.md").read_text(encoding="utf-8")
+    assert variables == set(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", page, flags=re.MULTILINE))
+
+
 def _user(stages: dict[str, list[str]], service: Tree) -> str:
     return [line.split()[1] for line in stages[service["build"]["target"]] if line.startswith("USER")][-1]

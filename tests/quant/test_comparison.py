@@ -35,7 +35,7 @@ def _pair(noise: float, attributes: list[dict[str, str]] | None = None) -> Pair:
     generator = torch.Generator().manual_seed(0)
     clean = torch.rand((2, 3, 32, 32), generator=generator)
     noisy = (clean + noise * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
-    judge = Judge(heads={"floor": ["light", "dark"]}, image_size=32)
+    judge = Judge(heads=[("floor", ["light", "dark"])], image_size=32)
     return Pair(_generation(clean), _generation(noisy), attributes or [{}, {}], lambda: judge)
 
 
