@@ -44,6 +44,7 @@ class Supervisor:
         self._watched = [_Watched(child, own=not child.running, since=now) for child in children]
         self._tell = tell
         self._stopped = threading.Event()
+        self._looking = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def __enter__(self) -> Self:
@@ -54,8 +55,8 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
+        with self._looking:
+            self._stopped.set()
         stops = [threading.Thread(target=watched.child.stop) for watched in self._watched if watched.own]
         for stop in stops:
             stop.start()
@@ -64,9 +65,11 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self._stopped.wait(_LOOK_SECONDS):
-            for watched in self._watched:
-                if not watched.child.running:
-                    self._revive(watched, time.monotonic())
+            with self._looking:
+                for watched in self._watched:
+                    if not (watched.child.running or self._stopped.is_set()):
+                        self._revive(watched, time.monotonic())
+        threading.Event().wait()  # a child dies with the thread that started it, not only with the process
 
     def _revive(self, watched: _Watched, now: float) -> None:
         child = watched.child

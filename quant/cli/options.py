@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from contract.catalogue import ModelDescription, read_models
 from quant.errors import CheckpointError, ModelError
-from quant.kernels.engine import default_engine
+from quant.kernels.selection import default_engine
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,1 +1,1 @@
-"""Integer kernels: one engine per file, chosen once by `quant.kernels.engine.default_engine`."""
+"""Integer kernels: one engine per file, chosen once by `quant.kernels.selection.default_engine`."""

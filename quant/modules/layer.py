@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from quant.errors import CheckpointError
-from quant.kernels.engine import Engine, Kernel, Operands, default_engine
+from quant.kernels.engine import Engine, Kernel, Operands
+from quant.kernels.selection import default_engine
 from quant.quantizers.activation import ActivationParameters
 from quant.quantizers.weight import QuantizedWeight
 from quant.tensor.packing import pack_int4, unpack_int4

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.e2e.service import SHORT_TIMES, Process, Service
+from tests.e2e.service import SHORT_TIMES, STOP_SECONDS, Process, Service
 from tests.tiny_model import save_tiny_model
 
 RECIPE = """
@@ -50,8 +51,10 @@ def service(world: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
     except TimeoutError as error:
         raise TimeoutError(f"{error}\n{process.output}") from error
     finally:
+        asked = time.monotonic()
         status = process.stop()
     assert status == 0, process.output
+    assert time.monotonic() - asked < STOP_SECONDS, f"a child had to be killed\n{process.output}"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -38,6 +38,10 @@ def until(found: Callable[[], Any], what: str) -> Any:
     raise TimeoutError(f"waited {PATIENCE:.0f} s for {what}")
 
 
+STOP_SECONDS = 28.0
+"""A stop that takes longer means that a child did not end by itself, and was killed."""
+
+
 class Process:
     """A child with its output at hand, always reaped."""
 

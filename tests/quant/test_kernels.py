@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.signal import correlate
 
 from quant.errors import KernelError
-from quant.kernels.engine import Engine, Operands, Window, default_engine, self_test
+from quant.kernels.engine import Engine, Operands, Window
 from quant.kernels.onednn import OneDNNEngine
 from quant.kernels.reference import ReferenceEngine
+from quant.kernels.selection import default_engine, self_test
 from quant.quantizers.activation import ActivationParameters
 
 ENGINES: list[Engine] = [OneDNNEngine(), ReferenceEngine()]
