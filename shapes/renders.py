@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 
 from shapes.renderer import IMAGE_SIZE, render
@@ -22,7 +23,7 @@ def render_all(scenes: list[Scene], processes: int = 1) -> NDArray[np.uint8]:
     pictures = np.empty((len(scenes), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     with get_context("spawn").Pool(processes) as pool:
         done = pool.imap(_picture, scenes, chunksize=32)
-        for i, picture in enumerate(track(done, description="rendering", total=len(scenes))):
+        for i, picture in enumerate(track(done, "rendering", len(scenes), console=Console(stderr=True))):
             pictures[i] = picture
     return pictures
 
