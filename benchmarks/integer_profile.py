@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -65,7 +65,13 @@ def _within(event: FunctionEvent) -> bool:
     return False
 
 
-def main(model: Model, variant: str, batch: int = 2, variants: Variants = VARIANTS, as_json: AsJson = False) -> None:
+def main(
+    model: Model,
+    variant: Annotated[str, typer.Option(help="the variant to profile")],
+    batch: Annotated[int, typer.Option(min=1, help="latents in the step; 2 is one picture with guidance")] = 2,
+    variants: Variants = VARIANTS,
+    as_json: AsJson = False,
+) -> None:
     """Profile one step of a variant's denoiser, batch 2 for guidance."""
     denoiser = denoiser_of(load_variant(variant_folder(model, variant, variants)))
     size, width = denoiser.config.sample_size, denoiser.config.cross_attention_dim

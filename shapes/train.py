@@ -32,7 +32,7 @@ def vae(
     runs: Runs = Path("runs"),
     models: Models = Path("models"),
     iterations: Iterations = 2200,
-    decoder_iterations: Annotated[int, typer.Option(min=1, help="steps of the decoder on whole pictures")] = 600,
+    decoder_iterations: Annotated[int, typer.Option(min=1, help="steps of the decoder on whole pictures")] = 400,
     pictures: Pictures = 8000,
     processes: Processes = 2,
 ) -> None:
@@ -50,7 +50,7 @@ def vae(
 def denoiser(
     runs: Runs = Path("runs"),
     models: Models = Path("models"),
-    iterations: Iterations = 9000,
+    iterations: Iterations = 2900,
     text_iterations: Annotated[int, typer.Option(min=1, help="optimizer steps of the text encoder")] = 600,
     pictures: Pictures = 24000,
     processes: Processes = 2,
@@ -67,7 +67,7 @@ def denoiser(
 def judge(
     runs: Runs = Path("runs"),
     models: Models = Path("models"),
-    iterations: Iterations = 1500,
+    iterations: Iterations = 800,
     pictures: Pictures = 24000,
     processes: Processes = 2,
 ) -> None:

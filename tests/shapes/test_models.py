@@ -1,4 +1,4 @@
-"""The shipped models do what their card says, on a sample small enough for every run (`shapes.evaluate` is the rest)."""
+"""The shipped models do what their card says, on a small sample; `shapes.evaluate` is the full measure."""
 
 from __future__ import annotations
 
