@@ -67,7 +67,7 @@ def test_the_tokenizer_knows_every_word_of_both_styles(tmp_path: Path) -> None:
     captions = draw_captions(scenes[:300], random.Random(1))
     for text in captions:
         tokens = [token.removesuffix("</w>") for token in tokenizer.tokenize(text)]
-        assert tokens == text.replace(",", " ,").split(), text
+        assert tokens == text.replace(",", " ,").replace("3d", "3 d").split(), text  # CLIP takes digits apart
     ids = tokenize(tokenizer, [*captions, "", "Zürich 漢字 \N{SNOWMAN}" * 50])
     assert ids.shape == (302, MAX_TOKENS) and int(ids.max()) < len(tokenizer)
     features = build_text_encoder(tokenizer)(ids[:2]).last_hidden_state
