@@ -13,8 +13,8 @@ from contract.payloads import REFERENCE
 EXAMPLES = (
     "a small red metal cube left of a large blue matte ball, dark floor",
     "a large green metal cone behind a small yellow matte cube, light floor",
-    "a large purple matte torus, light floor",
-    "glossy crimson box beside a huge azure orb, studio lighting",
+    "a large purple matte torus in the centre, light floor",
+    "a tiny crimson glossy box standing to the left of a huge azure clay orb, pale ground, studio lighting",
 )
 
 
