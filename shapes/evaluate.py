@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any
 
 import numpy as np
@@ -91,8 +92,7 @@ def save_grid(pictures: list[Image.Image], prompts: list[Prompt], answers: list[
         axis.imshow(picture)
         axis.axis("off")
         wrong = any(answer[head] != word for head, word in prompt.attributes.items())
-        lines = [prompt.text[i : i + 34] for i in range(0, len(prompt.text), 34)]
-        axis.set_title("\n".join(lines[:3]), fontsize=6, color="crimson" if wrong else "black")
+        axis.set_title("\n".join(wrap(prompt.text, 34)[:3]), fontsize=6, color="crimson" if wrong else "black")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

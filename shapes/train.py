@@ -50,7 +50,7 @@ def vae(
 def denoiser(
     runs: Runs = Path("runs"),
     models: Models = Path("models"),
-    iterations: Iterations = 2900,
+    iterations: Iterations = 4000,
     text_iterations: Annotated[int, typer.Option(min=1, help="optimizer steps of the text encoder")] = 600,
     pictures: Pictures = 24000,
     processes: Processes = 2,
