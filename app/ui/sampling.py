@@ -11,8 +11,8 @@ from app.ui.api import Offer, ServiceError
 from contract.payloads import REFERENCE
 
 EXAMPLES = (
-    "a small red metal cube left of a large blue matte ball, dark floor",
-    "a large green metal cone behind a small yellow matte cube, light floor",
+    "a large yellow matte torus left of a large green matte ball, light floor",
+    "a large green metal cone behind a small blue matte ball, light floor",
     "a large purple matte torus in the centre, light floor",
     "a tiny crimson glossy box standing to the left of a huge azure clay orb, pale ground, studio lighting",
 )
