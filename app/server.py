@@ -92,5 +92,7 @@ def _example(url: str) -> str:
             model = json.load(answer)["data"][0]["id"]
     except OSError:  # a key is asked for
         return f"try: curl -s {url}/v1/models -H 'Authorization: Bearer <key>'"
-    body = json.dumps({"model": model, "prompt": "a large yellow matte torus left of a large green matte ball, light floor"})
+    body = json.dumps(
+        {"model": model, "prompt": "a large yellow matte torus left of a large green matte ball, light floor"}
+    )
     return f"try: curl -s {url}/v1/generations -H 'Prefer: wait=60' -H 'Content-Type: application/json' -d '{body}'"

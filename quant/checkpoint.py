@@ -77,10 +77,12 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Writes a float16 pipeline so that loading it without naming a dtype gives one dtype throughout: diffusers takes
     float32 then, while transformers follows the dtype in a component's config, which is therefore set to float32."""
     pipeline.save_pretrained(folder, safe_serialization=True)
-    for path in folder.glob("*/config.json"):
+    for path in (folder / "model_index.json", *folder.glob("*/config.json")):
         config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)  # where the reference lay on this machine
         if "dtype" in config:
-            path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+            config["dtype"] = "float32"
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def denoiser_bytes(folder: Path, component: str) -> int:

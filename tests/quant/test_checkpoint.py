@@ -147,3 +147,8 @@ def test_a_missing_card_or_folder_is_said(tmp_path: Path, copied: Path) -> None:
     (copied / CARD).write_text("{}")
     with pytest.raises(CheckpointError, match="card"):
         read_card(copied)
+
+
+def test_no_path_of_the_machine_is_stored(tiny: TinyWorld) -> None:
+    for path in tiny.folder(8).rglob("*.json"):
+        assert str(tiny.models.parent) not in path.read_text(), path
