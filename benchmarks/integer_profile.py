@@ -16,7 +16,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from quant.cli.options import VARIANTS, AsJson, Model, Variants, machine, stdout, variant_folder
-from quant.layers import quantized_layers
+from quant.layout import quantized_layers
 from quant.pipelines import denoiser_of, load_variant
 
 MARK = "quantized-layer"

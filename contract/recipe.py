@@ -25,21 +25,35 @@ class CalibrationInputs(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
+Bits = Annotated[int, Field(ge=2, le=8)]
+
+
 class Recipe(BaseModel):
     """How a variant is made from its reference.
 
     `method` names a file in quant/methods. Weights have `weight_bits` (per output channel, symmetric), activations
     `activation_bits` (per tensor, static). Layers whose name matches a pattern of `keep_float` (fnmatch) stay in
-    floating point; `eight_bit` ones keep 8-bit weights whatever `weight_bits` says."""
+    floating point; `layer_bits` gives the weights of others their own bits, the first pattern that matches counting.
+
+    Options of the integer graph: `timestep_groups` tables of activation scales over the sampler's steps;
+    `split_shortcuts`, two ranges for the concatenated inputs of a UNet's shortcut convolutions; `dynamic_activations`, a
+    scale for every token in linear layers instead of a calibrated one; `attention_bits`, integer products of query, key
+    and value, with `softmax_bits` for the softmax output; `packed`, weights of 4 bits or fewer packed in memory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
     family: str = Field(default="stable_diffusion", pattern=r"^[a-z][a-z0-9_]{0,31}$")
-    weight_bits: Literal[4, 8] = 8
-    activation_bits: Literal[8] = 8
+    weight_bits: Bits = 8
+    activation_bits: Bits = 8
     keep_float: tuple[Pattern, ...] = Field(default=(), max_length=256)
-    eight_bit: tuple[Pattern, ...] = Field(default=(), max_length=256)
+    layer_bits: dict[Pattern, Bits] = Field(default={}, max_length=256)
+    timestep_groups: int = Field(default=1, ge=1, le=1000)
+    split_shortcuts: bool = False
+    dynamic_activations: bool = False
+    attention_bits: Bits | None = None
+    softmax_bits: Literal[2, 3, 4, 5, 6, 7, 8, 16] = 8
+    packed: bool = False
     calibration: CalibrationInputs = CalibrationInputs()
 
     @property
@@ -53,9 +67,16 @@ class Recipe(BaseModel):
         return f"{self.scheme}-{self.method.replace('_', '-')}"
 
     @model_validator(mode="after")
-    def _eight_bit_needs_fewer(self) -> Self:
-        if self.eight_bit and self.weight_bits == 8:
-            raise ValueError("eight_bit names exceptions from 4-bit weights: it must be empty when weight_bits is 8")
+    def _options_agree(self) -> Self:
+        if self.packed and self.weight_bits > 4 and not any(bits <= 4 for bits in self.layer_bits.values()):
+            raise ValueError("packed is for weights of 4 bits or fewer: no layer has any")
+        if self.timestep_groups > self.calibration.num_inference_steps:
+            raise ValueError(
+                f"timestep_groups {self.timestep_groups} is more than the calibration's "
+                f"{self.calibration.num_inference_steps} steps"
+            )
+        if self.attention_bits is None and self.softmax_bits != 8:
+            raise ValueError("softmax_bits needs attention_bits: without them the softmax output is not quantized")
         return self
 
 

@@ -4,6 +4,7 @@ diffusers has no registration call: a backend is two dictionary entries, written
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
@@ -13,10 +14,13 @@ from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import Tensor, nn
 
-from quant.errors import CheckpointError
-from quant.layers import empty_like, plan_layers, quantized_layers, replace_layer
+from quant.conversion import dequantize
+from quant.errors import CheckpointError, QuantError
+from quant.fusion import fuse
+from quant.layout import Layout, finish, lay_out, products, quantized_layers
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_TABLES = ("input_scale", "input_zero_point", "input_bits", "query_scale", "key_scale", "value_scale")
 
 
 class Method(str, Enum):  # noqa: UP042  diffusers reads `.value` and compares with plain strings
@@ -26,23 +30,22 @@ class Method(str, Enum):  # noqa: UP042  diffusers reads `.value` and compares w
 
 
 class FacsimileConfig(QuantizationConfigMixin):  # type: ignore[misc]
-    """What config.json must say so that the layers can be laid out before their tensors are read."""
+    """What config.json must say so that the layers can be laid out before their tensors are read: a `Layout`."""
 
-    def __init__(
-        self,
-        weight_bits: int = 8,
-        activation_bits: int = 8,
-        keep_float: list[str] | None = None,
-        eight_bit: list[str] | None = None,
-        format_version: int = FORMAT_VERSION,
-        **_: Any,
-    ) -> None:
+    def __init__(self, format_version: int = FORMAT_VERSION, **fields: Any) -> None:
         self.quant_method = Method.FACSIMILE
-        self.weight_bits = weight_bits
-        self.activation_bits = activation_bits
-        self.keep_float = list(keep_float or [])
-        self.eight_bit = list(eight_bit or [])
         self.format_version = format_version
+        known = {name: value for name, value in fields.items() if name in Layout.__dataclass_fields__}
+        if format_version == FORMAT_VERSION:  # another version is refused by the quantizer, with a sentence
+            known = asdict(Layout(**known))
+        for name, value in known.items():
+            setattr(self, name, list(value) if isinstance(value, tuple) else value)
+
+    @property
+    def layout(self) -> Layout:
+        """The fields as a layout."""
+        fields = {name: getattr(self, name) for name in Layout.__dataclass_fields__}
+        return Layout(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What diffusers prints in its logs: everything."""
@@ -60,10 +63,12 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     supports_parallel_loading = False
 
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
-        """Refuses a checkpoint of a newer format, and quantizing without calibration."""
+        """Refuses a checkpoint of another format, and quantizing without calibration."""
         version = self.quantization_config.format_version
-        if version > FORMAT_VERSION:
+        if not isinstance(version, int) or version > FORMAT_VERSION:
             raise CheckpointError(f"checkpoint format {version} is newer than {FORMAT_VERSION}: update this package")
+        if version < FORMAT_VERSION:
+            raise CheckpointError(f"checkpoint format {version} is older than {FORMAT_VERSION}: calibrate the model again")
         if not self.pre_quantized:
             raise CheckpointError("a model is quantized by calibration (`python -m quant quantize`), not while loading")
 
@@ -72,20 +77,25 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         return torch_dtype or torch.float32
 
     def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
-        config = self.quantization_config
-        plan = plan_layers(model, config.weight_bits, config.keep_float, config.eight_bit)
         with torch.device("meta"):
-            for name, bits in plan.bits.items():
-                replace_layer(model, name, empty_like(model.get_submodule(name), bits))
+            lay_out(model, self.quantization_config.layout)
+        self._claimed = frozenset((*quantized_layers(model), *products(model)))
+
+    def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:
+        """Remembers what the files hold, so that a tensor that belongs nowhere is found."""
+        self._stored = frozenset(loaded_keys)
+        return loaded_keys
 
     def check_if_quantized_param(
         self, model: nn.Module, param_value: Tensor, param_name: str, state_dict: dict[str, Tensor], **kwargs: Any
     ) -> bool:
         """True for every tensor of a quantized layer: fp32 scales must not be cast to the model's dtype."""
-        return param_name.rpartition(".")[0] in quantized_layers(model)
+        return param_name.rpartition(".")[0] in self._claimed
 
-    def check_quantized_param_shape(self, param_name: str, current_param: Tensor, loaded_param: Tensor) -> bool:
-        """Called for a mismatch only."""
+    def check_quantized_param_shape(self, param_name: str, current_param: Tensor, loaded_param: Tensor) -> None:
+        """Called for a mismatch only: a table may have one row for all groups."""
+        if param_name.rpartition(".")[2] in _TABLES and loaded_param.shape == (1,):
+            return
         raise CheckpointError(
             f"{param_name} has shape {tuple(loaded_param.shape)}, wanted {tuple(getattr(current_param, 'shape', ()))}"
         )
@@ -103,6 +113,8 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         """Stores the raw tensor. Raises CheckpointError on another dtype than the layer's."""
         layer, _, tensor = param_name.rpartition(".")
         stored, buffers = state_dict[param_name], dict(model.get_submodule(layer).named_buffers())
+        if tensor not in buffers:
+            raise CheckpointError(f"{param_name} is not a tensor of this layer: it has {', '.join(buffers)}")
         if stored.dtype != buffers[tensor].dtype:
             raise CheckpointError(f"{param_name} is {stored.dtype}, wanted {buffers[tensor].dtype}")
         setattr(model.get_submodule(layer), tensor, stored.to(target_device))
@@ -111,16 +123,19 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         missing = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
         if missing:
             raise CheckpointError(f"the checkpoint lacks {len(missing)} tensors, the first is {missing[0]}")
-        for name, layer in quantized_layers(model).items():
+        extra = sorted(self._stored - model.state_dict().keys())
+        if extra:
+            raise CheckpointError(f"the checkpoint has {len(extra)} tensors too many, the first is {extra[0]}")
+        finish(model, self.quantization_config.layout)
+        for name, module in (quantized_layers(model) | products(model)).items():
             try:
-                layer.check()
-            except CheckpointError as error:
+                module.check()
+            except QuantError as error:
                 raise CheckpointError(f"{name}: {error}") from error
+        fuse(model)
 
     def _dequantize(self, model: nn.Module) -> nn.Module:
-        for name, layer in quantized_layers(model).items():
-            replace_layer(model, name, layer.dequantized())
-        return model
+        return dequantize(model)
 
     @property
     def is_serializable(self) -> bool:
@@ -130,6 +145,11 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     @property
     def is_trainable(self) -> bool:
         """Integer codes have no gradient."""
+        return False
+
+    @property
+    def is_compileable(self) -> bool:
+        """The layers choose kernels and table rows in Python."""
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
@@ -11,9 +12,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from contract.card import Card
-from contract.recipe import Recipe
 from quant.backend import FacsimileConfig, FacsimileQuantizer
 from quant.errors import CheckpointError
+from quant.layout import Layout
 
 CARD = "card.json"
 
@@ -53,16 +54,11 @@ def verify(folder: Path) -> Card:
     return card
 
 
-def save_checkpoint(pipeline: DiffusionPipeline, denoiser: nn.Module, recipe: Recipe, folder: Path) -> None:
+def save_checkpoint(pipeline: DiffusionPipeline, denoiser: nn.Module, layout: Layout, folder: Path) -> None:
     """Writes a pipeline whose denoiser holds quantized layers to `folder`, in a form that diffusers loads.
 
     What stays in floating point is stored in float16; the denoiser is changed accordingly."""
-    config = FacsimileConfig(
-        weight_bits=recipe.weight_bits,
-        activation_bits=recipe.activation_bits,
-        keep_float=list(recipe.keep_float),
-        eight_bit=list(recipe.eight_bit),
-    )
+    config = FacsimileConfig(**asdict(layout))
     denoiser.register_to_config(quantization_config=config)  # type: ignore[operator]
     denoiser.hf_quantizer = FacsimileQuantizer(config, pre_quantized=True)  # type: ignore[assignment]
     for parameter in denoiser.parameters():

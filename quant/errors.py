@@ -6,6 +6,7 @@ QuantError
 ├── RecipeMismatch      a recipe that this model or this machine cannot follow
 ├── PromptSetError      a prompt set that does not exist, is empty or malformed
 ├── SamplingError       sampling settings outside what the model or the variant allows
+│   └── TimestepError       a timestep that no table can answer for
 ├── InvalidPicture      the output is not finite, or constant
 ├── BackboneMissing     a metric's feature model is not at hand
 └── KernelError         the integer kernels fail their self-test on this machine
@@ -38,6 +39,10 @@ class PromptSetError(QuantError):
 
 class SamplingError(QuantError):
     code = "invalid-sampling"
+
+
+class TimestepError(SamplingError):
+    pass
 
 
 class InvalidPicture(QuantError):

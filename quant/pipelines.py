@@ -13,6 +13,7 @@ from torch import nn
 import quant.families
 from quant.checkpoint import verify
 from quant.errors import CheckpointError, ModelError, QuantError
+from quant.layout import quantized_layers
 from quant.registry import family_of, find
 
 
@@ -73,9 +74,10 @@ def denoiser_of(pipeline: DiffusionPipeline) -> nn.Module:
 
 
 def resident_bytes(pipeline: DiffusionPipeline) -> int:
-    """Bytes of all parameters and buffers of the pipeline's models; what kernels keep packed beside is not counted."""
+    """Bytes of all parameters and buffers of the pipeline's models, and of the weights that kernels keep instead."""
     modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
-    return sum(t.numel() * t.element_size() for m in modules for t in (*m.parameters(), *m.buffers()))
+    plain = sum(t.numel() * t.element_size() for m in modules for t in (*m.parameters(), *m.buffers()))
+    return plain + sum(layer.kernel_bytes for m in modules for layer in quantized_layers(m).values())
 
 
 def _quiet(pipeline: DiffusionPipeline) -> DiffusionPipeline:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
+from torch import nn
 
 import quant.methods
 from contract.card import Card, ConsistencyReport, SamplerSignature
@@ -20,7 +21,7 @@ from quant.checkpoint import CARD, denoiser_bytes, digest, save_checkpoint
 from quant.comparison import CONSISTENCY, bfloat16_copy, evaluate
 from quant.errors import RecipeMismatch
 from quant.generation import Sampling
-from quant.layers import plan_layers, quantized_layers
+from quant.layout import quantized_layers
 from quant.pipelines import denoiser_of, load_reference, load_unsigned
 from quant.prompts import Prompt
 from quant.registry import family_of, find
@@ -51,11 +52,11 @@ def quantize(job: Quantization, folder: Path, on_progress: Progress) -> Card:
     started = time.monotonic()
     pipeline = load_reference(job.description)
     method = find(quant.methods, job.recipe.method)
-    method.quantize(pipeline, job.recipe, _runs(job), on_progress)
+    layout = method.quantize(pipeline, job.recipe, _runs(job), on_progress)
     seconds = time.monotonic() - started
     on_progress("save", 0, 1)
     folder.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(pipeline, denoiser_of(pipeline), job.recipe, folder)
+    save_checkpoint(pipeline, denoiser_of(pipeline), layout, folder)
     on_progress("save", 1, 1)
     del pipeline
     card = _card(job, folder, seconds, on_progress)
@@ -99,7 +100,6 @@ def _card(job: Quantization, folder: Path, seconds: float, on_progress: Progress
     sampling = replace(_sampling(job), seed=HELD_OUT_SEED)
     arms = {"variant": served, "noise_floor": bfloat16_copy(reference)}
     measured = evaluate(reference, arms, job.held_out, sampling, CONSISTENCY, on_progress)
-    plan = plan_layers(denoiser_of(reference), 8, job.recipe.keep_float)
     return Card(
         model=job.model,
         variant=job.variant,
@@ -110,7 +110,7 @@ def _card(job: Quantization, folder: Path, seconds: float, on_progress: Progress
         calibration_prompt_ids=tuple(p.id for p in job.calibration[: job.recipe.calibration.num_prompts]),
         calibration_seconds=round(seconds, 3),
         quantized_layers=len(quantized_layers(denoiser_of(served))),
-        float_layers=plan.float_layers,
+        float_layers=_float_layers(served),
         denoiser_bytes=denoiser_bytes(folder, family_of(served).DENOISER),
         reference_denoiser_bytes=sum(4 * p.numel() for p in denoiser_of(reference).parameters()),
         report=ConsistencyReport(
@@ -123,6 +123,11 @@ def _card(job: Quantization, folder: Path, seconds: float, on_progress: Progress
         versions={name: importlib.metadata.version(name) for name in ("diffusers", "transformers")}
         | {"torch": str(torch.__version__)},
     )
+
+
+def _float_layers(pipeline: DiffusionPipeline) -> tuple[str, ...]:
+    modules = denoiser_of(pipeline).named_modules()
+    return tuple(name for name, module in modules if isinstance(module, nn.Linear | nn.Conv2d))
 
 
 def _signature(pipeline: DiffusionPipeline, sampling: Sampling) -> SamplerSignature:

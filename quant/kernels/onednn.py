@@ -1,65 +1,141 @@
-"""int8 kernels of oneDNN, through the operators that torch registers for its own compiler."""
+"""int8 products of oneDNN, through the operators that torch registers for its own compiler."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from quant.kernels.engine import Kernel, Operands, Window
+from quant.kernels.engine import Operands, Passes, Window
+from quant.kernels.opaque_weight import NibbleWeight, OpaqueWeight, store
 
 
 class OneDNNEngine:
     """AMX, AVX512-VNNI or AVX2, whichever the processor has.
 
-    Two facts shape this file. A convolution called with a zero point other than 0 re-packs its weight at every call:
-    so the codes are padded with the zero point here, the kernel is told that it is 0, and what that leaves in the sums,
-    zero_point * sum(codes), is taken out of the bias, which is exact. And weight zero points are ignored by the linear
-    operator: weights are symmetric."""
+    Three facts shape this file. A convolution called with a zero point other than 0 re-packs its weight at every call:
+    so the codes come padded with the zero point, the kernel is told that it is 0, and what that leaves in the sums,
+    zero_point * sum(codes), is taken out of the bias, which is exact and differs only from one group of timesteps to the
+    next. Weight zero points are ignored by the linear operator: weights are symmetric. And a residual is added by the
+    linear operator into a new tensor, by the convolution in place."""
 
     name = "onednn"
 
-    def linear(self, operands: Operands) -> Kernel:
-        """See `Engine.linear`."""
-        packed = torch.ops.onednn.qlinear_prepack(operands.codes.contiguous(), None)
-        activation, no_offsets = operands.activation, torch.zeros(len(operands.codes), dtype=torch.int32)
-        scale, bias = operands.weight_scale.contiguous(), operands.bias
+    def __init__(self, passes: Passes) -> None:
+        self.passes = passes
 
-        def kernel(x: Tensor) -> Tensor:
+    def linear(self, operands: Operands, packed: bool = False) -> _Linear:
+        """See `Engine.linear`."""
+        return _Linear(operands, packed)
+
+    def conv2d(self, operands: Operands, window: Window, packed: bool = False) -> _Convolution:
+        """See `Engine.conv2d`."""
+        return _Convolution(operands, window, packed)
+
+
+class _Linear:
+    def __init__(self, operands: Operands, packed: bool) -> None:
+        self._weight = store(torch.ops.onednn.qlinear_prepack(operands.codes.contiguous(), None), packed)
+        self._scale, self._inputs = operands.weight_scale.float().contiguous(), operands.inputs
+        self._offsets = torch.zeros(len(operands.codes), dtype=torch.int32)
+        self._bias = None if operands.bias is None else operands.bias.float()
+
+    def __call__(self, codes: Tensor, group: int, dtype: torch.dtype, residual: Tensor | None = None) -> Tensor:
+        if not codes.numel():  # the operator gets the shape of an empty result wrong
+            return codes.new_empty((*codes.shape[:-1], len(self._scale)), dtype=dtype)
+        inputs, weight = self._inputs.at(group), self._weight.tensor()
+        if residual is None:
             out: Tensor = torch.ops.onednn.qlinear_pointwise(
-                x, activation.scale, activation.zero_point, packed, scale, no_offsets, bias, 1.0, 0, operands.dtype,
+                codes, inputs.scale, inputs.zero_point, weight, self._scale, self._offsets, self._bias, 1.0, 0, dtype,
                 "none", [], "",
             )  # fmt: skip
             return out
+        out = torch.ops.onednn.qlinear_pointwise.binary(
+            codes, inputs.scale, inputs.zero_point, weight, self._scale, self._offsets, residual, self._bias, 1.0, 0,
+            dtype, 1.0, 0, "add", 1.0, "none", [], "",
+        )  # fmt: skip
+        return out
 
-        return kernel
+    def per_token(self, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        if not codes.numel():
+            return codes.new_empty((*codes.shape[:-1], len(self._scale)), dtype=dtype)
+        out: Tensor = torch.ops.onednn.qlinear_pointwise(
+            codes, 1.0, 0, self._weight.tensor(), self._scale, self._offsets, None, 1.0, 0, torch.float32, "none", [],
+            "",
+        )  # fmt: skip
+        out *= scale[..., None]
+        return (out if self._bias is None else out.add_(self._bias)).to(dtype)
 
-    def conv2d(self, operands: Operands, window: Window) -> Kernel:
-        """See `Engine.conv2d`."""
-        activation, scale = operands.activation, operands.weight_scale.contiguous()
-        no_offsets = torch.zeros(len(operands.codes), dtype=torch.int32)
-        sums = operands.codes.to(torch.int64).flatten(1).sum(dim=1).double()
-        offset = (sums * operands.weight_scale.double() * (activation.scale * activation.zero_point)).float()
-        bias = -offset if operands.bias is None else operands.bias.float() - offset
+    def codes(self) -> Tensor:
+        return self._weight.tensor().to_dense().t().contiguous()
+
+    def resident_bytes(self) -> int:
+        return self._weight.resident_bytes()
+
+
+class _Convolution:
+    def __init__(self, operands: Operands, window: Window, packed: bool) -> None:
+        self._window, self._packed, self._shape = window, packed, operands.codes.shape
+        self._plain: Tensor | None = operands.codes  # until the first picture tells which layout suits its size
+        self._weight: OpaqueWeight | NibbleWeight | None = None
+        self._scale, self._inputs = operands.weight_scale.float().contiguous(), operands.inputs
+        self._offsets = torch.zeros(len(operands.codes), dtype=torch.int32)
+        sums = operands.codes.to(torch.int32).flatten(1).sum(dim=1).double()
+        self._correction = sums * operands.weight_scale.double()
+        self._bias = torch.zeros(len(sums)) if operands.bias is None else operands.bias.float()
+        self._biases: dict[int, Tensor] = {}
+
+    def __call__(self, codes: Tensor, group: int, dtype: torch.dtype, residual: Tensor | None = None) -> Tensor:
+        inputs, window = self._inputs.at(group), self._window
         stride, dilation = list(window.stride), list(window.dilation)
-        vertical, horizontal = window.padding
-        margins = (horizontal, horizontal, vertical, vertical)
-        packed: dict[tuple[int, ...], Tensor] = {}
-
-        def kernel(x: Tensor) -> Tensor:
-            if any(margins):
-                x = pad(x, margins, value=activation.zero_point)
-            x = x.contiguous(memory_format=torch.channels_last)
-            shape = tuple(x.shape)
-            if shape not in packed:
-                packed.clear()  # the layout suits one input size: keep only the latest
-                packed[shape] = torch.ops.onednn.qconv_prepack(
-                    operands.codes, scale, activation.scale, 0, stride, [0, 0], dilation, window.groups, list(shape)
-                )
-            out: Tensor = torch.ops.onednn.qconv_pointwise(
-                x, activation.scale, 0, packed[shape], scale, no_offsets, bias, stride, [0, 0], dilation,
-                window.groups, 1.0, 0, operands.dtype, "none", [], "",
-            )  # fmt: skip
+        codes, stride[1] = self._without_lone_column(codes, stride[1])
+        codes = codes.contiguous(memory_format=torch.channels_last)
+        arguments = (
+            codes, inputs.scale, 0, self._pack(codes), self._scale, self._offsets,
+        )  # fmt: skip
+        geometry = (stride, [0, 0], dilation, window.groups, 1.0, 0, dtype)
+        bias = self._corrected_bias(group)
+        if residual is None:
+            out: Tensor = torch.ops.onednn.qconv_pointwise(*arguments, bias, *geometry, "none", [], "")
             return out
+        residual = residual.contiguous(memory_format=torch.channels_last)
+        out = torch.ops.onednn.qconv2d_pointwise.binary(
+            *arguments, residual, bias, *geometry, 1.0, 0, "sum", 1.0, "none", [], ""
+        )
+        return out
 
-        return kernel
+    def codes(self) -> Tensor:
+        if self._weight is None:
+            assert self._plain is not None  # noqa: S101  one of the two always is
+            return self._plain
+        return self._weight.tensor().to_dense().reshape(self._shape)
+
+    def resident_bytes(self) -> int:
+        if self._weight is None:
+            return self._shape.numel()
+        return self._weight.resident_bytes()
+
+    def _without_lone_column(self, codes: Tensor, stride: int) -> tuple[Tensor, int]:
+        """A strided convolution whose result is one column wide comes out wrong on AMX (oneDNN in torch 2.13): only the
+        columns that it looks at are passed, and a stride of 1, which is the same."""
+        reach = (self._shape[-1] - 1) * self._window.dilation[1] + 1
+        if stride > 1 and (codes.shape[-1] - reach) // stride == 0:
+            return codes[..., :reach], 1
+        return codes, stride
+
+    def _pack(self, codes: Tensor) -> Tensor:
+        if self._weight is None:
+            window = self._window
+            opaque = torch.ops.onednn.qconv_prepack(
+                self._plain, self._scale, 1.0, 0, list(window.stride), [0, 0], list(window.dilation), window.groups,
+                list(codes.shape),
+            )  # fmt: skip
+            self._weight, self._plain = store(opaque, self._packed), None
+        return self._weight.tensor()
+
+    def _corrected_bias(self, group: int) -> Tensor:
+        row = group if len(self._inputs.rows) > 1 else 0
+        if row not in self._biases:
+            inputs = self._inputs.at(row)
+            offset = self._correction * (inputs.scale * inputs.zero_point)
+            self._biases[row] = (self._bias.double() - offset).float()
+        return self._biases[row]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, linear, pad
+from torch.nn import functional
 
-from quant.kernels.engine import Kernel, Operands, Window
+from quant.kernels.engine import Operands, Window
+from quant.kernels.passes import TorchPasses
+from quant.tensor.packing import pack_int4, unpack_int4
 
 
 class ReferenceEngine:
@@ -14,32 +16,62 @@ class ReferenceEngine:
 
     name = "reference"
 
-    def linear(self, operands: Operands) -> Kernel:
+    def __init__(self) -> None:
+        self.passes = TorchPasses()
+
+    def linear(self, operands: Operands, packed: bool = False) -> _Linear:
         """See `Engine.linear`."""
-        codes = operands.codes.double()
+        return _Linear(operands, packed)
 
-        def kernel(x: Tensor) -> Tensor:
-            sums = linear(x.double() - operands.activation.zero_point, codes)
-            return _scaled(sums, operands, (-1,))
-
-        return kernel
-
-    def conv2d(self, operands: Operands, window: Window) -> Kernel:
+    def conv2d(self, operands: Operands, window: Window, packed: bool = False) -> _Convolution:
         """See `Engine.conv2d`."""
-        codes = operands.codes.double()
-        vertical, horizontal = window.padding
-
-        def kernel(x: Tensor) -> Tensor:
-            centred = pad(x.double() - operands.activation.zero_point, (horizontal, horizontal, vertical, vertical))
-            sums = conv2d(centred, codes, None, window.stride, 0, window.dilation, window.groups)
-            return _scaled(sums, operands, (1, -1, 1, 1))
-
-        return kernel
+        return _Convolution(operands, window, packed)
 
 
-def _scaled(sums: Tensor, operands: Operands, shape: tuple[int, ...]) -> Tensor:
-    scale = operands.weight_scale.double() * operands.activation.scale
-    out = sums * scale.view(shape)
-    if operands.bias is not None:
-        out = out + operands.bias.double().view(shape)
-    return out.to(operands.dtype if operands.dtype.is_floating_point else torch.float32)
+class _Weight:
+    """The codes of a layer, packed or not, and its scales."""
+
+    def __init__(self, operands: Operands, packed: bool) -> None:
+        self._inputs, self._bias, self._scale = operands.inputs, operands.bias, operands.weight_scale
+        self._shape = operands.codes.shape
+        self._stored = pack_int4(operands.codes) if packed else operands.codes
+        self._packed = packed
+
+    def codes(self) -> Tensor:
+        return unpack_int4(self._stored, self._shape) if self._packed else self._stored
+
+    def resident_bytes(self) -> int:
+        return self._stored.numel() * self._stored.element_size()
+
+    def _finish(self, sums: Tensor, scale: float | Tensor, columns: tuple[int, ...]) -> Tensor:
+        out = sums * (self._scale.double().view(columns) * scale)
+        return out if self._bias is None else out + self._bias.double().view(columns)
+
+
+class _Linear(_Weight):
+    def __call__(self, codes: Tensor, group: int, dtype: torch.dtype, residual: Tensor | None = None) -> Tensor:
+        inputs = self._inputs.at(group)
+        sums = functional.linear(codes.double() - inputs.zero_point, self.codes().double())
+        return _round(self._finish(sums, inputs.scale, (-1,)), dtype, residual)
+
+    def per_token(self, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        sums = functional.linear(codes.double(), self.codes().double())
+        return self._finish(sums, scale.double()[..., None], (-1,)).to(dtype)
+
+
+class _Convolution(_Weight):
+    def __init__(self, operands: Operands, window: Window, packed: bool) -> None:
+        super().__init__(operands, packed)
+        self._window = window
+
+    def __call__(self, codes: Tensor, group: int, dtype: torch.dtype, residual: Tensor | None = None) -> Tensor:
+        inputs, window = self._inputs.at(group), self._window
+        centred = codes.double() - inputs.zero_point
+        weight = self.codes().double()
+        sums = functional.conv2d(centred, weight, None, window.stride, 0, window.dilation, window.groups)
+        out = _round(self._finish(sums, inputs.scale, (1, -1, 1, 1)), dtype, residual)
+        return out.contiguous(memory_format=torch.channels_last)
+
+
+def _round(out: Tensor, dtype: torch.dtype, residual: Tensor | None) -> Tensor:
+    return out.to(dtype) if residual is None else (out + residual.double()).to(dtype)

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from quant.kernels.engine import Engine, Kernel, Operands
+from quant.kernels.engine import Engine, LinearKernel, Operands
 from quant.modules.layer import QuantizedLayer
 
 
-class QuantizedLinear(QuantizedLayer):
-    """`torch.nn.Linear` with int8 or 4-bit weights [N, K] and uint8 inputs [..., K]."""
+class QuantizedLinear(QuantizedLayer[LinearKernel]):
+    """`torch.nn.Linear` with integer weights [N, K] and uint8 inputs [..., K], or int8 ones with a scale per token."""
 
-    def __init__(self, in_features: int, out_features: int, weight_bits: int, has_bias: bool) -> None:
-        super().__init__((out_features, in_features), weight_bits, has_bias)
+    def __init__(self, in_features: int, out_features: int, weight_bits: int, has_bias: bool, groups: int = 1) -> None:
+        super().__init__((out_features, in_features), weight_bits, has_bias, groups)
         self.in_features = in_features
         self.out_features = out_features
 
     @classmethod
-    def like(cls, layer: nn.Linear, weight_bits: int) -> QuantizedLinear:
+    def like(cls, layer: nn.Linear, weight_bits: int, groups: int = 1) -> QuantizedLinear:
         """An empty quantized layer of the same sizes."""
-        return cls(layer.in_features, layer.out_features, weight_bits, layer.bias is not None)
+        return cls(layer.in_features, layer.out_features, weight_bits, layer.bias is not None, groups)
 
-    def _build(self, engine: Engine, operands: Operands) -> Kernel:
-        return engine.linear(operands)
+    def _build(self, engine: Engine, operands: Operands) -> LinearKernel:
+        return engine.linear(operands, self.packed and self.weight_bits <= 4)
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """See `QuantizedLayer.quantize`."""
+        return self.chosen_engine.passes.quantize(x, self.activation)
+
+    def _dynamic(self, x: Tensor) -> Tensor:
+        codes, scale = self.chosen_engine.passes.quantize_per_token(x)
+        return self.kernel.per_token(codes, scale, x.dtype)
 
     def dequantized(self) -> nn.Linear:
         """See `QuantizedLayer.dequantized`."""
-        layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
-        layer.weight = nn.Parameter(self.quantized_weight.dequantize())
+        layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
+        layer.weight = nn.Parameter(self.quantized_weight.dequantize(), requires_grad=False)
         if self.bias is not None:
-            layer.bias = nn.Parameter(self.bias.clone())
-        return layer.to(torch.float32)
+            layer.bias = nn.Parameter(self.bias.clone(), requires_grad=False)
+        return layer

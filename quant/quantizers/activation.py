@@ -1,41 +1,60 @@
-"""Affine per-tensor quantization of activations to unsigned integers."""
+"""Affine per-tensor quantization of activations to unsigned integers, with parameters that may change over timesteps."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# torch announces the end of its quantized tensors; their conversion is by far the fastest there is on a CPU, and the
-# version of torch is pinned.
-warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
+from quant.errors import CheckpointError
+
+FLOAT_BITS = 16
+"""Bits of an activation that is not quantized at some timesteps: the layer then multiplies floats."""
 
 _SMALLEST_SCALE = 1e-8
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
 class ActivationParameters:
-    """`x` is near `(code - zero_point) * scale`, with codes uint8 in [0, 255]."""
+    """`x` is near `(code - zero_point) * scale`, with codes uint8 in [0, 2^bits - 1]; `bits` 2 to 8, or FLOAT_BITS."""
 
     scale: float
     zero_point: int
+    bits: int = 8
 
     @staticmethod
-    def from_range(low: float, high: float) -> ActivationParameters:
+    def from_range(low: float, high: float, bits: int = 8) -> ActivationParameters:
         """The parameters whose codes reach from `low` to `high`, widened to contain zero, which is then exact."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / 255.0, _SMALLEST_SCALE)
-        return ActivationParameters(scale, int(min(max(round(-low / scale), 0), 255)))
+        low, high, top = min(low, 0.0), max(high, 0.0), 2**bits - 1
+        scale = float(torch.tensor(max((high - low) / top, _SMALLEST_SCALE), dtype=torch.float32))
+        return ActivationParameters(scale, int(min(max(round(-low / scale), 0), top)), bits)
+
+    @property
+    def top(self) -> int:
+        """The largest code."""
+        return int(2**self.bits - 1)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing is quantized."""
+        return self.bits == FLOAT_BITS
+
+    def check(self) -> None:
+        """Raises CheckpointError where the values make no sense."""
+        if not 2 <= self.bits <= 8 and not self.is_float:
+            raise CheckpointError(f"input_bits {self.bits} must be 2 to 8, or {FLOAT_BITS} for floats")
+        if not _TINY <= self.scale < float("inf"):
+            raise CheckpointError(f"input_scale {self.scale} must be positive, normal and finite")
+        if not 0 <= self.zero_point <= (255 if self.is_float else self.top):
+            raise CheckpointError(f"input_zero_point {self.zero_point} does not fit {self.bits} bits")
 
     def quantize(self, x: Tensor) -> Tensor:
-        """Codes uint8 of `x`, same shape and memory format; values beyond the range are clipped."""
-        quantized = torch.quantize_per_tensor(x.float(), self.scale, self.zero_point, torch.quint8)
-        # A view of the same bytes as plain uint8: int_repr() would copy them.
-        return torch.empty(0, dtype=torch.uint8).set_(
-            quantized.untyped_storage(), 0, quantized.shape, quantized.stride()
-        )
+        """Codes uint8 of `x`, same shape and memory format: round half to even, clipped to the range. NaN becomes the
+        zero point, so the value zero; infinities become the ends of the range."""
+        codes = (x.float() * (1.0 / self.scale)).nan_to_num_(nan=0.0).round_().add_(self.zero_point)
+        return codes.clamp_(0, self.top).to(torch.uint8)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Float32 values of uint8 codes."""
@@ -43,6 +62,42 @@ class ActivationParameters:
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """The values that the codes of `x` stand for; the gradient passes where `x` is inside the range."""
-        low, high = -self.zero_point * self.scale, (255 - self.zero_point) * self.scale
+        if self.is_float:
+            return x
+        low, high = -self.zero_point * self.scale, (self.top - self.zero_point) * self.scale
         clipped = x.clamp(low, high)
         return clipped + (self.dequantize(self.quantize(x.detach())) - clipped).detach()
+
+
+@dataclass(frozen=True)
+class ActivationTable:
+    """Parameters of one input for every group of timesteps; one row stands for all groups."""
+
+    rows: tuple[ActivationParameters, ...]
+
+    @staticmethod
+    def read(scale: Tensor, zero_point: Tensor, bits: Tensor) -> ActivationTable:
+        """From tensors [T]. Raises CheckpointError where a row makes no sense."""
+        if not len(scale) == len(zero_point) == len(bits):
+            raise CheckpointError(f"{len(scale)} scales, {len(zero_point)} zero points and {len(bits)} bit-widths")
+        table = ActivationTable(
+            tuple(map(ActivationParameters, scale.tolist(), zero_point.tolist(), bits.tolist()))  # one read each
+        )
+        for group, row in enumerate(table.rows):
+            try:
+                row.check()
+            except CheckpointError as error:
+                raise CheckpointError(f"row {group} of {len(table.rows)}: {error}") from error
+        return table
+
+    def write(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scales float32, zero points int32 and bit-widths uint8, each [T]."""
+        return (
+            torch.tensor([row.scale for row in self.rows], dtype=torch.float32),
+            torch.tensor([row.zero_point for row in self.rows], dtype=torch.int32),
+            torch.tensor([row.bits for row in self.rows], dtype=torch.uint8),
+        )
+
+    def at(self, group: int) -> ActivationParameters:
+        """The parameters of one group of timesteps."""
+        return self.rows[group if len(self.rows) > 1 else 0]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from quant.checkpoint import CARD, digest, read_card, verify
 from quant.errors import CheckpointError
 from quant.generation import Sampling, generate
-from quant.layers import quantized_layers
+from quant.layout import quantized_layers
 from quant.pipelines import load_unsigned, load_variant
 from tests.quant.conftest import TinyWorld
 

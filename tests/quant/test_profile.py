@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.integer_profile import multiplies_floats, operators_by_place
 from quant.kernels.selection import default_engine
-from quant.layers import quantized_layers
+from quant.layout import quantized_layers
 from quant.pipelines import load_reference, load_variant
 from tests.quant.conftest import TinyWorld
 

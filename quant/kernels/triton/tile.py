@@ -1,0 +1,53 @@
+"""How a product is cut into blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quant.kernels.triton.launch import ceil_div, power_of_two
+
+_LONG_BLOCK, _BLOCK, _SHORT_BLOCK = 128, 64, 32
+_SHAPES = ((128, 128), (128, 64), (64, 64), (64, 32), (32, 32), (16, 32))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One program computes `rows` x `columns` sums, `depth` products of each at a time; `stages` loads overlap."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """The kernel's compile-time arguments."""
+        return {
+            "BLOCK_M": self.rows, "BLOCK_N": self.columns, "BLOCK_K": self.depth,
+            "num_warps": self.warps, "num_stages": self.stages,
+        }  # fmt: skip
+
+
+def choose(rows: int, columns: int, depth: int, groups: int, multiprocessors: int) -> Tile:
+    """The largest tile that gives every multiprocessor work, for `groups` products [rows, depth] by [depth, columns].
+
+    Fixed rules instead of measurements at the first call: a service starts in the time that compiling takes."""
+    shape = next((s for s in _SHAPES if _programs(s, rows, columns) * groups >= multiprocessors), _SHAPES[-1])
+    height = max(min(shape[0], power_of_two(rows)), 16)
+    width = max(min(shape[1], power_of_two(columns)), 16)
+    block = _depth(depth)
+    large = height * width >= 128 * 64
+    stages = 3 if large and block == _LONG_BLOCK else 4
+    return Tile(height, width, block, 8 if height * width >= 128 * 128 else 4, stages)
+
+
+def _programs(shape: tuple[int, int], rows: int, columns: int) -> int:
+    return ceil_div(rows, shape[0]) * ceil_div(columns, shape[1])
+
+
+def _depth(channels: int) -> int:
+    """Long blocks where they waste nothing of the last one."""
+    if channels % _LONG_BLOCK == 0:
+        return _LONG_BLOCK
+    return _BLOCK if channels > _SHORT_BLOCK else _SHORT_BLOCK

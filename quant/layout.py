@@ -1,0 +1,144 @@
+"""Which layers of a denoiser are quantized and how: all that must be known before their tensors are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+from quant.errors import RecipeMismatch
+from quant.modules.attention import AttentionProducts, IntegerAttnProcessor
+from quant.modules.conv import QuantizedConv2d
+from quant.modules.layer import QuantizedLayer
+from quant.modules.linear import QuantizedLinear
+from quant.modules.shortcut import SplitConv2d
+from quant.timesteps import TimestepGroups
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Patterns are fnmatch on a layer's full name, the halves of a split shortcut being `<name>.hidden` and `.skip`.
+
+    `layer_bits` are exceptions from `weight_bits`, the first match counts; `timesteps` are the representatives of the
+    groups of the tables (none: one group); `splits` maps shortcut convolutions to the channels of their first half;
+    `dynamic_activations` gives linear layers a scale per token; `attention_bits` quantizes query, key and value, the
+    softmax output having `softmax_bits`; `packed` keeps weights of 4 bits or fewer packed in memory."""
+
+    weight_bits: int = 8
+    keep_float: tuple[str, ...] = ()
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
+    timesteps: tuple[float, ...] = ()
+    splits: Mapping[str, int] = field(default_factory=dict)
+    dynamic_activations: bool = False
+    attention_bits: int | None = None
+    softmax_bits: int = 8
+    packed: bool = False
+
+    def __post_init__(self) -> None:
+        for what, bits in {"weight_bits": self.weight_bits, **self.layer_bits}.items():
+            if not isinstance(bits, int) or not 2 <= bits <= 8:
+                raise RecipeMismatch(f"{what}: weights have 2 to 8 bits, not {bits!r}")
+        TimestepGroups(self.timesteps)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The weight bits of every quantized layer and the names of the layers that stay in floating point."""
+
+    bits: dict[str, int]
+    float_layers: tuple[str, ...]
+
+
+def prepare(denoiser: nn.Module, layout: Layout) -> Plan:
+    """Splits the shortcuts, in place, and goes through all linear and convolution layers.
+
+    Raises RecipeMismatch when a pattern or a split matches no layer or when nothing is left to quantize."""
+    for name, channels in layout.splits.items():
+        shortcut = _find(denoiser, name)
+        if not isinstance(shortcut, nn.Conv2d):
+            raise RecipeMismatch(f"{name!r} is no convolution of this model, so it cannot be split")
+        replace_layer(denoiser, name, SplitConv2d.of(shortcut, channels))
+    names = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    for pattern in (*layout.keep_float, *layout.layer_bits):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise RecipeMismatch(f"pattern {pattern!r} matches no layer of this model")
+    kept = tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in layout.keep_float))
+    bits = {name: bits_of(layout, name) for name in names if name not in set(kept)}
+    if not bits:
+        raise RecipeMismatch("keep_float leaves no layer to quantize")
+    return Plan(bits, kept)
+
+
+def lay_out(denoiser: nn.Module, layout: Layout) -> Plan:
+    """Replaces the layers of a denoiser by empty quantized ones, in place. Raises what `prepare` raises."""
+    plan = prepare(denoiser, layout)
+    for name, bits in plan.bits.items():
+        replace_layer(denoiser, name, empty_like(denoiser.get_submodule(name), bits, layout))
+    if layout.attention_bits is not None:
+        for attention in attentions(denoiser).values():
+            groups = max(len(layout.timesteps), 1)
+            attention.products = AttentionProducts(layout.attention_bits, layout.softmax_bits, groups)
+    return plan
+
+
+def finish(denoiser: nn.Module, layout: Layout) -> None:
+    """Gives the layers, once they have their tensors, what they share: the timestep groups and the residency; and
+    attention its integer products. Raises CheckpointError, naming the module, where tensors make no sense."""
+    groups = TimestepGroups(layout.timesteps)
+    groups.follow(denoiser)
+    for module in (*quantized_layers(denoiser).values(), *products(denoiser).values()):
+        module.timesteps = groups
+    for layer in quantized_layers(denoiser).values():
+        layer.packed = layout.packed
+    for attention in attentions(denoiser).values():
+        if hasattr(attention, "products"):
+            attention.set_processor(IntegerAttnProcessor())
+
+
+def empty_like(layer: nn.Module, weight_bits: int, layout: Layout | None = None) -> QuantizedLayer[Any]:
+    """An empty quantized layer with the sizes of a linear or convolution layer."""
+    layout = layout or Layout()
+    groups = max(len(layout.timesteps), 1)
+    if isinstance(layer, nn.Linear):
+        return QuantizedLinear.like(layer, weight_bits, 0 if layout.dynamic_activations else groups)
+    if isinstance(layer, nn.Conv2d):
+        return QuantizedConv2d.like(layer, weight_bits, groups)
+    raise RecipeMismatch(f"{type(layer).__name__} cannot be quantized: linear and 2-d convolution layers can")
+
+
+def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Puts `layer` in place of the submodule called `name`, in place."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)
+
+
+def quantized_layers(model: nn.Module) -> dict[str, QuantizedLayer[Any]]:
+    """All quantized layers by their full name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLayer)}
+
+
+def attentions(model: nn.Module) -> dict[str, Attention]:
+    """All attention modules by their full name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Attention)}
+
+
+def products(model: nn.Module) -> dict[str, AttentionProducts]:
+    """The integer products of attention by their full name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, AttentionProducts)}
+
+
+def _find(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def bits_of(layout: Layout, name: str) -> int:
+    """The weight bits of a layer."""
+    exceptions = (bits for pattern, bits in layout.layer_bits.items() if fnmatchcase(name, pattern))
+    return next(exceptions, layout.weight_bits)

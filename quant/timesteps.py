@@ -1,0 +1,57 @@
+"""Groups of timesteps: which row of the layers' tables a denoiser's call uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from quant.errors import TimestepError
+
+
+class TimestepGroups:
+    """One representative timestep per group; a call belongs to the group whose timestep is nearest to its own.
+
+    All layers of a denoiser share one object and read `current`, so switching costs one assignment a step. One group
+    without a timestep stands for all of them."""
+
+    def __init__(self, timesteps: Sequence[float] = ()) -> None:
+        if any(not math.isfinite(t) or t < 0 for t in timesteps) or len(set(timesteps)) != len(timesteps):
+            raise TimestepError("the timesteps of a table are different, finite and not negative")
+        self.timesteps = tuple(float(t) for t in timesteps)
+        self.current = 0
+
+    def __len__(self) -> int:
+        """How many groups there are."""
+        return max(len(self.timesteps), 1)
+
+    def nearest(self, timestep: float) -> int:
+        """The group of a timestep; of two equally near the first. Raises TimestepError for one that is not a number or
+        negative."""
+        if not math.isfinite(timestep) or timestep < 0:
+            raise TimestepError(f"timestep {timestep} is not a number from 0 on")
+        if not self.timesteps:
+            return 0
+        return min(range(len(self.timesteps)), key=lambda g: abs(self.timesteps[g] - timestep))
+
+    def select(self, timestep: Tensor | float) -> None:
+        """Makes the group of `timestep` the current one; a tensor holds one timestep, or the same group throughout.
+
+        Raises TimestepError where pictures of one batch are in different groups."""
+        values = timestep.flatten().tolist() if isinstance(timestep, Tensor) else [timestep]
+        groups = {self.nearest(float(value)) for value in set(values)}
+        if len(groups) != 1:
+            raise TimestepError(f"one batch holds timesteps of {len(groups)} groups: they must be run one by one")
+        self.current = groups.pop()
+
+    def follow(self, denoiser: nn.Module) -> RemovableHandle:
+        """Selects before every call of `denoiser`, from its `timestep` argument (the second one)."""
+
+        # A bound method: a copy of the denoiser then has a hook on the copy of this object.
+        return denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
+
+    def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.select(kwargs["timestep"] if "timestep" in kwargs else args[1])
