@@ -14,7 +14,7 @@ from diffusers.quantizers.base import DiffusersQuantizer
 from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import Tensor, nn
 
-from quant.conversion import dequantize
+from quant.conversion import dequantize, quantize_dynamically
 from quant.errors import CheckpointError, QuantError
 from quant.fusion import fuse
 from quant.layout import Layout, finish, lay_out, products, quantized_layers
@@ -69,14 +69,20 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             raise CheckpointError(f"checkpoint format {version} is newer than {FORMAT_VERSION}: update this package")
         if version < FORMAT_VERSION:
             raise CheckpointError(f"checkpoint format {version} is older than {FORMAT_VERSION}: calibrate the model again")
-        if not self.pre_quantized:
-            raise CheckpointError("a model is quantized by calibration (`python -m quant quantize`), not while loading")
+        if not self.pre_quantized and not self.quantization_config.dynamic_activations:
+            raise CheckpointError(
+                "calibrated scales come from `python -m quant quantize`; while loading, a model can be quantized with "
+                "dynamic_activations=True only: linear layers with a scale per token"
+            )
 
     def update_torch_dtype(self, torch_dtype: torch.dtype | None) -> torch.dtype:
         """float32 unless another is asked for."""
         return torch_dtype or torch.float32
 
     def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
+        self._claimed: frozenset[str] = frozenset()
+        if not self.pre_quantized:
+            return
         with torch.device("meta"):
             lay_out(model, self.quantization_config.layout)
         self._claimed = frozenset((*quantized_layers(model), *products(model)))
@@ -120,6 +126,11 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         setattr(model.get_submodule(layer), tensor, stored.to(target_device))
 
     def _process_model_after_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
+        if not self.pre_quantized:
+            layout = quantize_dynamically(model, self.quantization_config.layout)
+            self.quantization_config = FacsimileConfig(**asdict(layout))
+            model.register_to_config(quantization_config=self.quantization_config)  # type: ignore[operator]
+            return
         missing = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
         if missing:
             raise CheckpointError(f"the checkpoint lacks {len(missing)} tensors, the first is {missing[0]}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from quant.layout import Layout, attentions, bits_of, empty_like, finish, prepar
 from quant.modules.attention import AttentionProducts
 from quant.modules.shortcut import SplitConv2d
 from quant.quantizers.activation import ActivationTable
-from quant.quantizers.weight import QuantizedWeight
+from quant.quantizers.weight import QuantizedWeight, quantize_weight
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,17 @@ def convert(denoiser: nn.Module, layout: Layout, parameters: Parameters) -> None
     fuse(denoiser)
 
 
+def quantize_dynamically(denoiser: nn.Module, layout: Layout) -> Layout:
+    """Quantizes the linear layers in place without any data: nearest weight codes, a scale for every token. Convolutions
+    stay floating point, since their kernels take calibrated scales. Returns the layout with them in `keep_float`."""
+    convolutions = tuple(name for name, module in denoiser.named_modules() if isinstance(module, nn.Conv2d))
+    layout = replace(layout, keep_float=(*layout.keep_float, *convolutions), dynamic_activations=True)
+    plan = prepare(denoiser, layout)
+    weights = {name: quantize_weight(denoiser.get_submodule(name).weight, bits) for name, bits in plan.bits.items()}  # type: ignore[arg-type]
+    convert(denoiser, layout, Parameters(weights, inputs={}))
+    return layout
+
+
 def dequantize(denoiser: nn.Module) -> nn.Module:
     """Puts floating-point layers, with the weights that the codes stand for, in place of the quantized ones."""
     unfuse(denoiser)
@@ -55,6 +66,7 @@ def dequantize(denoiser: nn.Module) -> nn.Module:
         if isinstance(module, SplitConv2d):
             replace_layer(denoiser, name, module.joined())
     for attention in attentions(denoiser).values():
+        attention.__dict__.pop("fuse_projections", None)
         if hasattr(attention, "products"):
             del attention.products
             attention.set_processor(AttnProcessor2_0())

@@ -95,6 +95,7 @@ def finish(denoiser: nn.Module, layout: Layout) -> None:
     for layer in quantized_layers(denoiser).values():
         layer.packed = layout.packed
     for attention in attentions(denoiser).values():
+        attention.fuse_projections = _refuse_merging
         if hasattr(attention, "products"):
             attention.set_processor(IntegerAttnProcessor())
 
@@ -129,6 +130,10 @@ def attentions(model: nn.Module) -> dict[str, Attention]:
 def products(model: nn.Module) -> dict[str, AttentionProducts]:
     """The integer products of attention by their full name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, AttentionProducts)}
+
+
+def _refuse_merging(fuse: bool = True) -> None:
+    raise RecipeMismatch("projections of quantized layers cannot be merged; they share one quantized input as they are")
 
 
 def _find(model: nn.Module, name: str) -> nn.Module | None:

@@ -98,9 +98,14 @@ def test_dequantize_gives_floating_point_layers_back(tiny: TinyWorld) -> None:
         ({"mid_block.resnets.0.conv1.weight_scale": None}, "mid_block.resnets.0.conv1.weight_scale"),
         ({"mid_block.resnets.0.conv1.weight_scale": torch.ones(3)}, "mid_block.resnets.0.conv1.weight_scale"),
         ({"mid_block.resnets.0.conv1.weight": torch.zeros(64, 64, 3, 3)}, "float32, wanted torch.int8"),
+        ({"mid_block.resnets.0.conv1.input_scale": torch.ones(2)}, "mid_block.resnets.0.conv1.input_scale"),
+        ({"mid_block.resnets.0.conv1.input_scale": torch.tensor([0.0])}, "must be positive"),
         ({"mid_block.resnets.0.conv1.input_scale": torch.tensor([float("nan")])}, "must be positive"),
         ({"mid_block.resnets.0.conv1.weight_scale": torch.full((64,), torch.inf)}, "positive and finite"),
-        ({"mid_block.resnets.0.conv1.input_zero_point": torch.tensor([300], dtype=torch.int32)}, "0..255"),
+        ({"mid_block.resnets.0.conv1.input_zero_point": torch.tensor([300], dtype=torch.int32)}, "does not fit"),
+        ({"mid_block.resnets.0.conv1.input_bits": torch.tensor([9], dtype=torch.uint8)}, "2 to 8"),
+        ({"mid_block.resnets.0.conv1.extra": torch.zeros(1)}, "mid_block.resnets.0.conv1.extra"),
+        ({"mid_block.extra": torch.zeros(1)}, "too many, the first is mid_block.extra"),
     ],
 )
 def test_a_wrong_tensor_is_named(copied: Path, change: dict[str, torch.Tensor | None], message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.kernels.engine import Operands, Window
+from quant.kernels.engine import Operands, Passes, Window
 from quant.kernels.triton.passes import TritonPasses
 from quant.kernels.triton.product import Factors, Geometry, multiply
 from quant.kernels.triton.weight import store
@@ -21,7 +21,7 @@ class TritonEngine:
     name = "triton"
 
     def __init__(self) -> None:
-        self.passes = TritonPasses()
+        self.passes: Passes = TritonPasses()
 
     def linear(self, operands: Operands, packed: bool = False) -> _Linear:
         """See `Engine.linear`."""

@@ -1,5 +1,8 @@
 """Passes over pictures that end in framed codes."""
 
+# A kernel's arguments have the types of each launch.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
 from dataclasses import dataclass
 
 import torch
@@ -149,7 +152,7 @@ def affine_kernel(
         valid = (chunk < chunks)[:, None] & known[None, :]
         at = (picture * chunks + chunk)[:, None] * channels + channel[None, :]
         size = tl.minimum(pixels - chunk * PIXELS, PIXELS)[:, None]
-        apart = tl.load(means + at, mask=valid, other=0.0) - middle
+        apart = tl.load(means + at, mask=valid, other=0.0) + moved[None, :] - middle
         spread += tl.where(valid, tl.load(squares + at, mask=valid, other=0.0) + apart * apart * size, 0.0)
     gain = tl.rsqrt(tl.sum(tl.sum(spread, axis=0), axis=0) / count + eps)
 

@@ -1,5 +1,8 @@
 """The integer product: one kernel for tokens and for pictures, a linear layer being a convolution of one tap."""
 
+# A kernel's arguments have the types of each launch.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
 from dataclasses import dataclass
 
 import torch

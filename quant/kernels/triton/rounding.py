@@ -1,5 +1,8 @@
 """From floats to codes, inside a kernel."""
 
+# A kernel's arguments have the types of each launch.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
 import triton
 import triton.language as tl
 

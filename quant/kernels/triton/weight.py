@@ -1,5 +1,8 @@
 """A weight in memory: one byte per code, or two codes per byte."""
 
+# A kernel's arguments have the types of each launch.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
 import torch
 import triton
 import triton.language as tl
