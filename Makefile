@@ -3,13 +3,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-MODEL ?= shapes-sd
-VARIANT ?= w4a8-minmax
+KERNELS := $(VENV)/.kernels
+PEERS := .venv-peers
+SHAPE ?= shapes-sd
+BATCH ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: setup serve test test-all check format bench clean help
+.PHONY: setup serve test test-all check format bench bench-peers clean help
 
-setup: $(STAMP) ## create .venv and install the pinned dependencies
+setup: $(STAMP) $(KERNELS) ## create .venv, install the pinned dependencies, compile the native kernels
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,13 +21,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[gateway,worker,dev]'
 	@touch $@
 
-serve: $(STAMP) ## start broker, worker, gateway and web page on http://127.0.0.1:8000
+$(KERNELS): $(STAMP) $(wildcard quant/kernels/native/source/*)
+	$(BIN)/python -m quant.kernels.native.compilation
+	@touch $@
+
+serve: setup ## start broker, worker, gateway and web page on http://127.0.0.1:8000
 	$(BIN)/python -m app
 
-test: $(STAMP) ## the tests that take minutes at most
+test: setup ## the tests that take minutes at most
 	$(BIN)/python -m pytest
 
-test-all: $(STAMP) ## every test, the slow ones too
+test-all: setup ## every test, the slow ones too
 	$(BIN)/python -m pytest -m ''
 
 check: $(STAMP) ## style, types and import rules: what CI runs
@@ -38,12 +44,21 @@ format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## compare the shipped variant with its reference (MODEL=..., VARIANT=...)
-	$(BIN)/python -m quant compare --model $(MODEL) --variant $(VARIANT)
+bench: setup ## time one step of a denoiser, rivals too if they are installed (SHAPE=..., BATCH=...)
+	$(BIN)/python -m benchmarks.unet_step --shape $(SHAPE) --batch $(BATCH) --save
+	$(BIN)/python -m benchmarks.report
+
+bench-peers: $(PEERS)/.installed ## install the rivals of the benchmarks into an environment of their own
+
+$(PEERS)/.installed: benchmarks/requirements-peers.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet torch==2.13.0
+	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/requirements-peers.txt
+	@touch $@
 
 clean: ## remove caches and build products; .venv and data stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path "./$(VENV)*" -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

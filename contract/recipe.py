@@ -35,10 +35,10 @@ class Recipe(BaseModel):
     `activation_bits` (per tensor, static). Layers whose name matches a pattern of `keep_float` (fnmatch) stay in
     floating point; `layer_bits` gives the weights of others their own bits, the first pattern that matches counting.
 
-    Options of the integer graph: `timestep_groups` tables of activation scales over the sampler's steps;
-    `split_shortcuts`, two ranges for the concatenated inputs of a UNet's shortcut convolutions; `dynamic_activations`, a
-    scale for every token in linear layers instead of a calibrated one; `attention_bits`, integer products of query, key
-    and value, with `softmax_bits` for the softmax output; `packed`, weights of 4 bits or fewer packed in memory."""
+    Options of the integer graph: `timestep_groups`, tables of activation scales over the sampler's steps;
+    `split_shortcuts`, two ranges for the concatenated inputs of a UNet's shortcut convolutions; `dynamic_activations`,
+    a scale for every token in linear layers instead of a calibrated one; `attention_bits`, integer products of query,
+    key and value, with `softmax_bits` for the softmax output; `packed`, weights of 4 bits or fewer packed in memory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -44,8 +44,8 @@ class FacsimileConfig(QuantizationConfigMixin):  # type: ignore[misc]
     @property
     def layout(self) -> Layout:
         """The fields as a layout."""
-        fields = {name: getattr(self, name) for name in Layout.__dataclass_fields__}
-        return Layout(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        fields: dict[str, Any] = {name: getattr(self, name) for name in Layout.__dataclass_fields__}
+        return Layout(**fields | {name: tuple(value) for name, value in fields.items() if isinstance(value, list)})
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What diffusers prints in its logs: everything."""
@@ -59,16 +59,19 @@ class FacsimileConfig(QuantizationConfigMixin):  # type: ignore[misc]
 class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     """Lays out quantized layers before loading and takes their tensors as they are stored, without a cast."""
 
+    quantization_config: FacsimileConfig
     use_keep_in_fp32_modules = False
     supports_parallel_loading = False
 
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
         """Refuses a checkpoint of another format, and quantizing without calibration."""
         version = self.quantization_config.format_version
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        if type(version) is not int or version > FORMAT_VERSION:
             raise CheckpointError(f"checkpoint format {version} is newer than {FORMAT_VERSION}: update this package")
         if version < FORMAT_VERSION:
-            raise CheckpointError(f"checkpoint format {version} is older than {FORMAT_VERSION}: calibrate the model again")
+            raise CheckpointError(
+                f"checkpoint format {version} is older than {FORMAT_VERSION}: calibrate the model again"
+            )
         if not self.pre_quantized and not self.quantization_config.dynamic_activations:
             raise CheckpointError(
                 "calibrated scales come from `python -m quant quantize`; while loading, a model can be quantized with "

@@ -18,8 +18,8 @@ from quant.quantizers.weight import QuantizedWeight, quantize_weight
 
 @dataclass(frozen=True)
 class Parameters:
-    """What calibration found: weights and input tables by layer (no table: dynamic), and, by attention module, the scales
-    of query, key and value, float32 [T] each."""
+    """What calibration found: weights and input tables by layer (no table: dynamic), and, by attention module, the
+    scales of query, key and value, float32 [T] each."""
 
     weights: Mapping[str, QuantizedWeight]
     inputs: Mapping[str, ActivationTable]
@@ -47,8 +47,9 @@ def convert(denoiser: nn.Module, layout: Layout, parameters: Parameters) -> None
 
 
 def quantize_dynamically(denoiser: nn.Module, layout: Layout) -> Layout:
-    """Quantizes the linear layers in place without any data: nearest weight codes, a scale for every token. Convolutions
-    stay floating point, since their kernels take calibrated scales. Returns the layout with them in `keep_float`."""
+    """Quantizes the linear layers in place without any data: nearest weight codes, a scale for every token.
+    Convolutions stay floating point, since their kernels take calibrated scales. Returns the layout with them in
+    `keep_float`."""
     convolutions = tuple(name for name, module in denoiser.named_modules() if isinstance(module, nn.Conv2d))
     layout = replace(layout, keep_float=(*layout.keep_float, *convolutions), dynamic_activations=True)
     plan = prepare(denoiser, layout)

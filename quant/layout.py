@@ -40,7 +40,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         for what, bits in {"weight_bits": self.weight_bits, **self.layer_bits}.items():
-            if not isinstance(bits, int) or not 2 <= bits <= 8:
+            if type(bits) is not int or not 2 <= bits <= 8:
                 raise RecipeMismatch(f"{what}: weights have 2 to 8 bits, not {bits!r}")
         TimestepGroups(self.timesteps)
 
@@ -90,10 +90,10 @@ def finish(denoiser: nn.Module, layout: Layout) -> None:
     attention its integer products. Raises CheckpointError, naming the module, where tensors make no sense."""
     groups = TimestepGroups(layout.timesteps)
     groups.follow(denoiser)
-    for module in (*quantized_layers(denoiser).values(), *products(denoiser).values()):
-        module.timesteps = groups
     for layer in quantized_layers(denoiser).values():
-        layer.packed = layout.packed
+        layer.timesteps, layer.packed = groups, layout.packed
+    for integers in products(denoiser).values():
+        integers.timesteps = groups
     for attention in attentions(denoiser).values():
         attention.fuse_projections = _refuse_merging
         if hasattr(attention, "products"):

@@ -41,6 +41,8 @@ class TimestepGroups:
         """Makes the group of `timestep` the current one; a tensor holds one timestep, or the same group throughout.
 
         Raises TimestepError where pictures of one batch are in different groups."""
+        if not self.timesteps:
+            return
         values = timestep.flatten().tolist() if isinstance(timestep, Tensor) else [timestep]
         groups = {self.nearest(float(value)) for value in set(values)}
         if len(groups) != 1:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from diffusers import DiffusionPipeline
+from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from contract.recipe import Recipe
@@ -43,22 +46,28 @@ def representatives(timesteps: list[float], groups: int) -> tuple[float, ...]:
     if groups > len(unique):
         raise RecipeMismatch(f"timestep_groups {groups} is more than the {len(unique)} timesteps of the sampler")
     edges = [round(i * len(unique) / groups) for i in range(groups + 1)]
-    return tuple(unique[(a + b - 1) // 2] for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(unique[(a + b - 1) // 2] for a, b in pairwise(edges))
 
 
 def shortcut_splits(denoiser: nn.Module) -> dict[str, int]:
     """For every shortcut convolution of the up blocks: how many of its input channels come from below, the others being
     the skip connection's."""
     splits: dict[str, int] = {}
-    if not hasattr(denoiser, "up_blocks") or not hasattr(denoiser, "mid_block"):
-        return splits
-    channels = int(denoiser.mid_block.resnets[-1].out_channels)
-    for i, block in enumerate(denoiser.up_blocks):  # type: ignore[arg-type]
-        for j, resnet in enumerate(block.resnets):
-            if resnet.conv_shortcut is not None and resnet.in_channels > channels:
-                splits[f"up_blocks.{i}.resnets.{j}.conv_shortcut"] = channels
-            channels = int(resnet.out_channels)
+    channels: int | None = None
+    for name, block in denoiser.named_modules():  # in the order of construction: down, up, middle
+        if not isinstance(block, ResnetBlock2D) or not name.startswith(("mid_block.", "up_blocks.")):
+            continue
+        if name.startswith("up_blocks.0.resnets.0"):
+            channels = _middle_channels(denoiser)
+        if channels is not None and block.conv_shortcut is not None and block.in_channels > channels:
+            splits[f"{name}.conv_shortcut"] = channels
+        channels = block.out_channels
     return splits
+
+
+def _middle_channels(denoiser: nn.Module) -> int:
+    middle = [m for n, m in denoiser.named_modules() if n.startswith("mid_block.") and isinstance(m, ResnetBlock2D)]
+    return int(middle[-1].out_channels)
 
 
 def _sampler_timesteps(pipeline: DiffusionPipeline, recipe: Recipe) -> list[float]:

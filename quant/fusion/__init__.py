@@ -1,8 +1,8 @@
 """Blocks of diffusers run with as few passes over the data as possible: codes go from layer to layer.
 
-`fuse` gives blocks whose layers are quantized another class, a subclass of their own with another `forward`. Names, tensors
-and results stay the same; where a block cannot be fused (a mask, a layer in floating point, training), the original
-`forward` runs."""
+`fuse` gives blocks whose layers are quantized another class, a subclass of their own with another `forward`. Names,
+tensors and results stay the same, but hooks on the layers inside are passed by. Where a block cannot be fused (a mask,
+a layer in floating point, training), the original `forward` runs."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ def unfuse(denoiser: nn.Module) -> None:
     """Gives every fused block its own class back, in place."""
     for module in denoiser.modules():
         if isinstance(module, _FUSED):
-            module.__class__ = type(module).__base__
+            module.__class__ = type(module).__base__  # type: ignore[assignment]

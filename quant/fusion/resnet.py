@@ -35,9 +35,7 @@ class FusedResnetBlock2D(ResnetBlock2D):  # type: ignore[misc]
             out: Tensor = super().forward(input_tensor, temb, *args, **kwargs)
             return out
         passes, dtype = first.chosen_engine.passes, input_tensor.dtype
-        codes = passes.group_norm(
-            input_tensor, self.norm1, first.activation, silu=True, frame=first.window.padding
-        )
+        codes = passes.group_norm(input_tensor, self.norm1, first.activation, silu=True, frame=first.window.padding)
         hidden = first.multiply(codes, dtype)
         shift = None
         if self.time_emb_proj is not None and temb is not None:

@@ -11,7 +11,6 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, cat, nn
 
 from quant.modules.conv import QuantizedConv2d
-from quant.modules.layer import QuantizedLayer
 from quant.modules.linear import QuantizedLinear
 
 GEGLU_BYTES = 2**23
@@ -51,7 +50,7 @@ class FusedTransformerBlock(BasicTransformerBlock):  # type: ignore[misc]
     ) -> Tensor:
         """Tokens [B, L, C] to the same."""
         masked = attention_mask is not None or encoder_attention_mask is not None
-        if self.training or masked or cross_attention_kwargs or not self._takes_codes():
+        if self.training or masked or cross_attention_kwargs or not self._take_codes():
             out: Tensor = super().forward(
                 hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask, timestep,
                 cross_attention_kwargs, class_labels, added_cond_kwargs,
@@ -62,14 +61,18 @@ class FusedTransformerBlock(BasicTransformerBlock):  # type: ignore[misc]
             hidden = _attention(self.attn2, self.norm2, hidden, encoder_hidden_states)
         return self._feed_forward(hidden)
 
-    def _takes_codes(self) -> bool:
-        return all(layer.takes_codes for layer in self.modules() if isinstance(layer, QuantizedLayer))
+    def _take_codes(self) -> bool:
+        attentions = (self.attn1,) if self.attn2 is None else (self.attn1, self.attn2)
+        layers = [layer for attn in attentions for layer in (attn.to_q, attn.to_k, attn.to_v, attn.to_out[0])]
+        return all(layer.takes_codes for layer in (*layers, self.ff.net[0].proj, self.ff.net[2]))
 
     def _feed_forward(self, hidden: Tensor) -> Tensor:
         widen, narrow = self.ff.net[0].proj, self.ff.net[2]
         passes = widen.chosen_engine.passes
         tokens = hidden.flatten(0, -2)
         rows = max(GEGLU_BYTES // (widen.out_features * hidden.element_size()), 1)
+        if hidden.device.type != "cpu":  # a launch costs more than what the caches save
+            rows = max(len(tokens), 1)
         parts = []
         for some in tokens.split(rows):
             codes = passes.layer_norm(some, self.norm3, widen.activation)

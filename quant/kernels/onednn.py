@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from quant.kernels.engine import Operands, Passes, Window
 from quant.kernels.opaque_weight import NibbleWeight, OpaqueWeight, store
+
+LAYOUTS = 2
+"""Layouts of one convolution's weight that are kept at the same time."""
 
 
 class OneDNNEngine:
@@ -14,9 +19,10 @@ class OneDNNEngine:
 
     Three facts shape this file. A convolution called with a zero point other than 0 re-packs its weight at every call:
     so the codes come padded with the zero point, the kernel is told that it is 0, and what that leaves in the sums,
-    zero_point * sum(codes), is taken out of the bias, which is exact and differs only from one group of timesteps to the
-    next. Weight zero points are ignored by the linear operator: weights are symmetric. And a residual is added by the
-    linear operator into a new tensor, by the convolution in place."""
+    zero_point * sum(codes), is taken out of the bias, which is exact and differs only from group to group. Weight zero
+    points are ignored by the linear operator: weights are symmetric. And a weight in a layout that does not suit the
+    size of the picture is re-packed at every call: so convolutions of single pixels run as linear layers, which have
+    one layout, and others keep a layout per kind of size."""
 
     name = "onednn"
 
@@ -27,8 +33,10 @@ class OneDNNEngine:
         """See `Engine.linear`."""
         return _Linear(operands, packed)
 
-    def conv2d(self, operands: Operands, window: Window, packed: bool = False) -> _Convolution:
+    def conv2d(self, operands: Operands, window: Window, packed: bool = False) -> _Convolution | _Pointwise:
         """See `Engine.conv2d`."""
+        if window == Window(padding=window.padding) and operands.codes.shape[2:] == (1, 1):
+            return _Pointwise(operands, packed)
         return _Convolution(operands, window, packed)
 
 
@@ -49,11 +57,10 @@ class _Linear:
                 "none", [], "",
             )  # fmt: skip
             return out
-        out = torch.ops.onednn.qlinear_pointwise.binary(
+        return torch.ops.onednn.qlinear_pointwise.binary(
             codes, inputs.scale, inputs.zero_point, weight, self._scale, self._offsets, residual, self._bias, 1.0, 0,
             dtype, 1.0, 0, "add", 1.0, "none", [], "",
         )  # fmt: skip
-        return out
 
     def per_token(self, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         if not codes.numel():
@@ -72,11 +79,31 @@ class _Linear:
         return self._weight.resident_bytes()
 
 
+class _Pointwise:
+    """A convolution that looks at one pixel, as a linear layer of its channels."""
+
+    def __init__(self, operands: Operands, packed: bool) -> None:
+        self._shape = operands.codes.shape
+        self._linear = _Linear(replace(operands, codes=operands.codes.flatten(1)), packed)
+
+    def __call__(self, codes: Tensor, group: int, dtype: torch.dtype, residual: Tensor | None = None) -> Tensor:
+        rows = codes.permute(0, 2, 3, 1).contiguous()
+        added = None if residual is None else residual.permute(0, 2, 3, 1).contiguous()
+        return self._linear(rows, group, dtype, added).permute(0, 3, 1, 2)
+
+    def codes(self) -> Tensor:
+        return self._linear.codes().view(self._shape)
+
+    def resident_bytes(self) -> int:
+        return self._linear.resident_bytes()
+
+
 class _Convolution:
     def __init__(self, operands: Operands, window: Window, packed: bool) -> None:
         self._window, self._packed, self._shape = window, packed, operands.codes.shape
         self._plain: Tensor | None = operands.codes  # until the first picture tells which layout suits its size
-        self._weight: OpaqueWeight | NibbleWeight | None = None
+        self._by_layout: dict[bytes, OpaqueWeight | NibbleWeight] = {}
+        self._by_size: dict[torch.Size, OpaqueWeight | NibbleWeight] = {}
         self._scale, self._inputs = operands.weight_scale.float().contiguous(), operands.inputs
         self._offsets = torch.zeros(len(operands.codes), dtype=torch.int32)
         sums = operands.codes.to(torch.int32).flatten(1).sum(dim=1).double()
@@ -90,7 +117,7 @@ class _Convolution:
         codes, stride[1] = self._without_lone_column(codes, stride[1])
         codes = codes.contiguous(memory_format=torch.channels_last)
         arguments = (
-            codes, inputs.scale, 0, self._pack(codes), self._scale, self._offsets,
+            codes, inputs.scale, 0, self._weight(codes), self._scale, self._offsets,
         )  # fmt: skip
         geometry = (stride, [0, 0], dilation, window.groups, 1.0, 0, dtype)
         bias = self._corrected_bias(group)
@@ -98,21 +125,19 @@ class _Convolution:
             out: Tensor = torch.ops.onednn.qconv_pointwise(*arguments, bias, *geometry, "none", [], "")
             return out
         residual = residual.contiguous(memory_format=torch.channels_last)
-        out = torch.ops.onednn.qconv2d_pointwise.binary(
+        return torch.ops.onednn.qconv2d_pointwise.binary(
             *arguments, residual, bias, *geometry, 1.0, 0, "sum", 1.0, "none", [], ""
-        )
-        return out
+        )  # type: ignore[no-any-return]
 
     def codes(self) -> Tensor:
-        if self._weight is None:
-            assert self._plain is not None  # noqa: S101  one of the two always is
+        if self._plain is not None:
             return self._plain
-        return self._weight.tensor().to_dense().reshape(self._shape)
+        weight = next(iter(self._by_layout.values()))
+        return weight.tensor().to_dense().reshape(self._shape)
 
     def resident_bytes(self) -> int:
-        if self._weight is None:
-            return self._shape.numel()
-        return self._weight.resident_bytes()
+        plain = 0 if self._plain is None else self._plain.numel()
+        return plain + sum(weight.resident_bytes() for weight in self._by_layout.values())
 
     def _without_lone_column(self, codes: Tensor, stride: int) -> tuple[Tensor, int]:
         """A strided convolution whose result is one column wide comes out wrong on AMX (oneDNN in torch 2.13): only the
@@ -122,15 +147,25 @@ class _Convolution:
             return codes[..., :reach], 1
         return codes, stride
 
-    def _pack(self, codes: Tensor) -> Tensor:
-        if self._weight is None:
-            window = self._window
-            opaque = torch.ops.onednn.qconv_prepack(
-                self._plain, self._scale, 1.0, 0, list(window.stride), [0, 0], list(window.dilation), window.groups,
-                list(codes.shape),
-            )  # fmt: skip
-            self._weight, self._plain = store(opaque, self._packed), None
-        return self._weight.tensor()
+    def _weight(self, codes: Tensor) -> Tensor:
+        if codes.shape not in self._by_size:
+            self._by_size[codes.shape] = self._packed_for(codes)
+        return self._by_size[codes.shape].tensor()
+
+    def _packed_for(self, codes: Tensor) -> OpaqueWeight | NibbleWeight:
+        window = self._window
+        opaque = torch.ops.onednn.qconv_prepack(
+            self.codes(), self._scale, 1.0, 0, list(window.stride), [0, 0], list(window.dilation), window.groups,
+            list(codes.shape),
+        )  # fmt: skip
+        layout = torch.ops.mkldnn._get_mkldnn_serialized_md(opaque).numpy().tobytes()
+        if layout not in self._by_layout:
+            if len(self._by_layout) == LAYOUTS:
+                self._by_layout.clear()
+                self._by_size.clear()
+            self._by_layout[layout] = store(opaque, self._packed)
+        self._plain = None
+        return self._by_layout[layout]
 
     def _corrected_bias(self, group: int) -> Tensor:
         row = group if len(self._inputs.rows) > 1 else 0

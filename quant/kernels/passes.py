@@ -47,7 +47,8 @@ class TorchPasses:
 
     def layer_norm(self, x: Tensor, norm: nn.LayerNorm, to: ActivationParameters) -> Tensor:
         """See `Passes.layer_norm`."""
-        bias = None if norm.bias is None else norm.bias.float()
+        bias: Tensor | None = norm.bias
+        bias = None if bias is None else bias.float()
         return to.quantize(functional.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), bias, norm.eps))
 
     def geglu(self, x: Tensor, to: ActivationParameters) -> Tensor:

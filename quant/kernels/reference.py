@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from quant.kernels.engine import Operands, Window
+from quant.kernels.engine import Operands, Passes, Window
 from quant.kernels.passes import TorchPasses
 from quant.tensor.packing import pack_int4, unpack_int4
 
@@ -17,7 +17,7 @@ class ReferenceEngine:
     name = "reference"
 
     def __init__(self) -> None:
-        self.passes = TorchPasses()
+        self.passes: Passes = TorchPasses()
 
     def linear(self, operands: Operands, packed: bool = False) -> _Linear:
         """See `Engine.linear`."""

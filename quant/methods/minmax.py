@@ -23,8 +23,8 @@ from quant.timesteps import TimestepGroups
 
 
 def quantize(pipeline: DiffusionPipeline, recipe: Recipe, runs: list[Sampling], on_progress: Progress) -> Layout:
-    """Replaces the layers of the pipeline's denoiser, in place, after watching their inputs over `runs`; returns how the
-    denoiser is laid out now."""
+    """Replaces the layers of the pipeline's denoiser, in place, after watching their inputs over `runs`; returns how
+    the denoiser is laid out now."""
     denoiser = denoiser_of(pipeline)
     layout = layout_of(pipeline, recipe)
     plan = prepare(denoiser, layout)
@@ -33,7 +33,9 @@ def quantize(pipeline: DiffusionPipeline, recipe: Recipe, runs: list[Sampling], 
     groups = TimestepGroups(layout.timesteps)
     inputs, outputs = observe(pipeline, plan.bits, projections, groups, runs, on_progress)
     layers = {name: denoiser.get_submodule(name) for name in plan.bits}
-    dynamic = {name for name, layer in layers.items() if layout.dynamic_activations and isinstance(layer, torch.nn.Linear)}
+    dynamic = {
+        name for name, layer in layers.items() if layout.dynamic_activations and isinstance(layer, torch.nn.Linear)
+    }
     parameters = Parameters(
         weights={name: quantize_weight(layers[name].weight, bits) for name, bits in plan.bits.items()},  # type: ignore[arg-type]
         inputs={name: _table(inputs[name], recipe.activation_bits) for name in layers if name not in dynamic},

@@ -48,7 +48,9 @@ class AttentionProducts(nn.Module):
         """The scales at the current timestep."""
         if self._rows is None:
             columns = (self.query_scale.tolist(), self.key_scale.tolist(), self.value_scale.tolist())
-            self._rows = tuple(AttentionScales(*row, self.bits, self.softmax_bits) for row in zip(*columns, strict=True))
+            self._rows = tuple(
+                AttentionScales(*row, self.bits, self.softmax_bits) for row in zip(*columns, strict=True)
+            )
         return self._rows[self.timesteps.current if len(self._rows) > 1 else 0]
 
     def check(self) -> None:
@@ -87,5 +89,5 @@ class IntegerAttnProcessor:
 def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key^T) value of [B, L, C] and twice [B, S, C], with the integer scales of `attn.products`."""
     passes = default_engine(query.device.type).passes
-    heads = (x.unflatten(-1, (attn.heads, -1)) for x in (query, key, value))
-    return passes.attention(*heads, attn.scale, None, attn.products.scales)
+    query, key, value = (x.unflatten(-1, (attn.heads, -1)) for x in (query, key, value))
+    return passes.attention(query, key, value, attn.scale, None, attn.products.scales)

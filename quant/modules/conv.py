@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from quant.errors import RecipeMismatch
 from quant.kernels.engine import Engine, Kernel, Operands, Window
 from quant.modules.layer import QuantizedLayer
-from quant.quantizers.activation import ActivationParameters
 
 
 class QuantizedConv2d(QuantizedLayer[Kernel]):

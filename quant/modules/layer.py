@@ -24,9 +24,9 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
     """A layer whose weight is integer codes and whose input is quantized to uint8 with calibrated scales.
 
     Buffers, which are also the checkpoint's tensors: `weight` (int8 [N, ...], or for 4 bits and fewer uint8
-    [N, ceil(K / 2)] holding two codes per byte), `weight_scale` float32 [N], `bias` float32 [N] or None, and the table of
-    the input, one row per group of timesteps or one for all: `input_scale` float32 [T], `input_zero_point` int32 [T],
-    `input_bits` uint8 [T]. A dynamic layer has no table: T is 0, and its scales come from every input anew.
+    [N, ceil(K / 2)] holding two codes per byte), `weight_scale` float32 [N], `bias` float32 [N] or None, and the table
+    of the input, one row per group of timesteps or one for all: `input_scale` float32 [T], `input_zero_point` int32
+    [T], `input_bits` uint8 [T]. A dynamic layer has no table: T is 0, and its scales come from every input anew.
 
     The first call moves the weight into the kernel's own layout; `weight` is then rebuilt when it is asked for."""
 

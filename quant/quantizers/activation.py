@@ -1,4 +1,4 @@
-"""Affine per-tensor quantization of activations to unsigned integers, with parameters that may change over timesteps."""
+"""Affine per-tensor quantization of activations to unsigned integers, by parameters that may differ over timesteps."""
 
 from __future__ import annotations
 

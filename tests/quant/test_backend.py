@@ -102,7 +102,9 @@ def test_only_plain_tensors_are_stored(unet: UNet2DConditionModel, tmp_path: Pat
 
 def test_every_layer_but_the_kept_ones_is_quantized(unet: UNet2DConditionModel) -> None:
     plain = [name for name, module in unet.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    assert plain and all(name.startswith(("conv_in", "conv_out", "time_embedding")) or "time_emb_proj" in name for name in plain)
+    assert plain and all(
+        name.startswith(("conv_in", "conv_out", "time_embedding")) or "time_emb_proj" in name for name in plain
+    )
 
 
 def test_what_stays_floating_point_takes_the_dtype_and_scales_do_not(tiny: TinyWorld) -> None:

@@ -44,7 +44,9 @@ FUSED = (FusedResnetBlock2D, FusedTransformerBlock, FusedTransformer2DModel, Fus
 
 def _inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(2, 4, 32, 32, generator=generator).to(dtype), torch.randn(2, 16, 32, generator=generator).to(dtype)
+    return torch.randn(2, 4, 32, 32, generator=generator).to(dtype), torch.randn(2, 16, 32, generator=generator).to(
+        dtype
+    )
 
 
 @pytest.fixture(scope="module", params=OPTIONS, ids=lambda name: name.replace(" ", "-"))
@@ -56,7 +58,9 @@ def denoiser(request: pytest.FixtureRequest) -> UNet2DConditionModel:
             nn.init.normal_(module.bias, 0.0, 0.3)
     options = {"keep_float": KEPT, **OPTIONS[request.param]}
     inputs = CalibrationInputs(num_prompts=2, num_inference_steps=4, guidance_scale=3.0)
-    runs = [Sampling(text, seed=i, num_inference_steps=4, width=64, height=64) for i, text in enumerate(("a box", "two"))]
+    runs = [
+        Sampling(text, seed=i, num_inference_steps=4, width=64, height=64) for i, text in enumerate(("a box", "two"))
+    ]
     minmax.quantize(pipeline, Recipe(method="minmax", calibration=inputs, **options), runs, lambda *_: None)
     return pipeline.unet.eval().requires_grad_(False)
 

@@ -55,7 +55,9 @@ def _convolved(codes: torch.Tensor, operands: Operands, window: Window, group: i
     out = []
     for n in range(weight.shape[0]):
         first = n // per_group * width
-        out.append([correlate(image[first : first + width], kernel[n], mode="valid", method="direct")[0] for image in x])
+        out.append(
+            [correlate(image[first : first + width], kernel[n], mode="valid", method="direct")[0] for image in x]
+        )
     sums = np.stack(out, axis=1)[:, :, ::sy, ::sx]
     scaled = sums * (operands.weight_scale.double().numpy() * inputs.scale)[:, None, None]
     return scaled if operands.bias is None else scaled + operands.bias.double().numpy()[:, None, None]
@@ -147,11 +149,12 @@ def test_the_fast_linear_equals_the_exact_one(
 
 @settings(max_examples=1200, deadline=None)
 @given(
-    batch=st.integers(0, 2), size=st.tuples(st.integers(1, 12), st.integers(1, 12)), kernel=st.sampled_from([1, 2, 3, 5]),
-    stride=st.integers(1, 3), padding=st.integers(0, 2), dilation=st.integers(1, 2), parts=st.sampled_from([1, 1, 2, 3]),
-    channels=st.integers(1, 70), outputs=st.integers(1, 40), groups=st.lists(zero_points, min_size=1, max_size=3),
-    bias=st.booleans(), top=st.sampled_from([1, 7, 127]), dtype=st.sampled_from([torch.float32, torch.bfloat16]),
-    last=st.booleans(), seed=st.integers(0, 2**16),
+    batch=st.integers(0, 2), size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    kernel=st.sampled_from([1, 2, 3, 5]), stride=st.integers(1, 3), padding=st.integers(0, 2),
+    dilation=st.integers(1, 2), parts=st.sampled_from([1, 1, 2, 3]), channels=st.integers(1, 70),
+    outputs=st.integers(1, 40), groups=st.lists(zero_points, min_size=1, max_size=3), bias=st.booleans(),
+    top=st.sampled_from([1, 7, 127]), dtype=st.sampled_from([torch.float32, torch.bfloat16]), last=st.booleans(),
+    seed=st.integers(0, 2**16),
 )  # fmt: skip
 def test_the_fast_convolution_equals_the_exact_one(
     batch: int, size: tuple[int, int], kernel: int, stride: int, padding: int, dilation: int, parts: int, channels: int,

@@ -135,7 +135,10 @@ def test_split_halves_are_the_whole_in_floating_point_and_better_in_integers() -
         torch.testing.assert_close(split(x), layer(x), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(split.joined()(x), layer(x), rtol=1e-6, atol=1e-6)
         errors = {}
-        for name, model, parts in (("one", nn.Sequential(layer), {"0": x}), ("two", split, {"hidden": x[:, :32], "skip": x[:, 32:]})):
+        for name, model, parts in (
+            ("one", nn.Sequential(layer), {"0": x}),
+            ("two", split, {"hidden": x[:, :32], "skip": x[:, 32:]}),
+        ):
             for part, seen in parts.items():
                 table = ActivationTable((ActivationParameters.from_range(seen.min().item(), seen.max().item()),))
                 replace_layer(model, part, _quantized(model.get_submodule(part), 8, table))

@@ -190,7 +190,14 @@ def test_what_is_not_finite_has_defined_codes(passes: TorchPasses) -> None:
 @pytest.mark.skipif(not native.available(), reason=f"native kernels: {native.status()}")
 def test_native_kernels_refuse_what_they_cannot_do() -> None:
     x = torch.randn(2, 8)
-    for scale, zero_point, top in ((0.0, 0, 255), (-1.0, 0, 255), (1e-45, 0, 255), (0.1, 300, 255), (0.1, -1, 255), (0.1, 0, 999)):
+    for scale, zero_point, top in (
+        (0.0, 0, 255),
+        (-1.0, 0, 255),
+        (1e-45, 0, 255),
+        (0.1, 300, 255),
+        (0.1, -1, 255),
+        (0.1, 0, 999),
+    ):
         with pytest.raises(RuntimeError, match=r"scale|zero point"):
             torch.ops.facsimile.quantize_rows(x, scale, zero_point, top)
     with pytest.raises(RuntimeError, match="float32 or bfloat16"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.integer_profile import multiplies_floats, operators_by_place
 from quant.kernels.selection import default_engine
@@ -20,9 +21,11 @@ def test_quantized_layers_multiply_integers(tiny: TinyWorld, bits: int) -> None:
         pytest.skip("this machine has no oneDNN int8 kernels: layers run on the exact emulation")
     unet = load_variant(tiny.folder(bits)).unet
     counts = operators_by_place(unet, INPUTS)
-    integer = sum(n for name, n in counts["inside"].items() if name.endswith(("qconv_pointwise", "qlinear_pointwise")))
+    integer = sum(n for name, n in counts["inside"].items() if name.startswith(("onednn::qconv", "onednn::qlinear")))
     assert integer == len(quantized_layers(unet))
     assert not [name for name in counts["inside"] if multiplies_floats(name)]
+    kept = sum(isinstance(module, nn.Linear | nn.Conv2d) for module in unet.modules())
+    assert sum(n for name, n in counts["outside"].items() if name.endswith(("::addmm", "mkldnn_convolution"))) == kept
 
 
 def test_the_profile_sees_floating_point_products(tiny: TinyWorld) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from benchmarks.cuda_step import LAYOUTS, SEED, arguments, quantized_unet
+from benchmarks.shape import SHAPES
 from quant.kernels.engine import Engine, Operands, Window
 from quant.kernels.passes import TorchPasses
 from quant.kernels.reference import ReferenceEngine
 from quant.kernels.selection import self_test
+from quant.layout import quantized_layers
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: the kernels of the CUDA engine are not tested")
@@ -44,8 +49,15 @@ def engine() -> Iterator[Engine]:
         from quant.kernels.triton.engine import TritonEngine
 
         yield TritonEngine()
+    _forget()
+
+
+def _forget() -> None:
+    """The kernels are defined anew when they are imported again."""
+    package = importlib.import_module("quant.kernels.triton")
     for name in [name for name in sys.modules if name.startswith("quant.kernels.triton.")]:
         del sys.modules[name]
+        delattr(package, name.rpartition(".")[2])
 
 
 def _interpret(patch: pytest.MonkeyPatch) -> None:
@@ -54,8 +66,7 @@ def _interpret(patch: pytest.MonkeyPatch) -> None:
     import triton.language as tl
     from triton.runtime.interpreter import InterpretedFunction
 
-    for name in [name for name in sys.modules if name.startswith("quant.kernels.triton.")]:
-        del sys.modules[name]
+    _forget()
     patch.setenv("TRITON_INTERPRET", "1")
     for name, function in list(vars(tl.standard).items()):
         if isinstance(function, triton.JITFunction):
@@ -154,6 +165,22 @@ def test_many_tiles_of_a_product(engine: Engine) -> None:
         EXACT.linear(operands)(codes, 0, torch.float64),
         torch.float32,
     )
+
+
+@pytest.mark.parametrize("depth", [32, 64, 128])
+@pytest.mark.parametrize("shape", [(128, 128), (128, 64), (64, 64), (64, 32), (32, 32), (16, 32), (16, 16)])
+def test_every_tile(engine: Engine, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], depth: int) -> None:
+    from quant.kernels.triton import product
+    from quant.kernels.triton.tile import tile_of
+
+    monkeypatch.setattr(product, "choose", lambda *_: tile_of(*shape, depth))
+    rng = np.random.default_rng(0)
+    operands, flat = _operands(rng, (70, 200), 99, True), _codes(rng, 130, 200)
+    got = engine.linear(operands)(flat, 0, torch.float32)
+    _assert_near(got, EXACT.linear(operands)(flat, 0, torch.float64), torch.float32)
+    operands, image = _operands(rng, (20, 40, 3, 3), 99, True), _codes(rng, 1, 80, 7, 7)
+    got = engine.conv2d(operands, Window(groups=2))(image, 0, torch.float32)
+    _assert_near(got, EXACT.conv2d(operands, Window(groups=2))(image, 0, torch.float64), torch.float32)
 
 
 def test_codes_of_a_view_are_read_in_their_order(engine: Engine) -> None:
@@ -329,6 +356,19 @@ def test_tiles_fit_every_gpu(rows: int, columns: int, depth: int, groups: int, m
         assert side >= 16 and side & (side - 1) == 0
     assert tile.depth >= 32  # what one int8 instruction of a tensor core sums
     assert tile.stages * tile.depth * (tile.rows + tile.columns) <= 99 * 1024  # shared memory of the smallest GPUs
+
+
+@torch.no_grad()
+def test_a_whole_unet(engine: Engine) -> None:
+    shape = replace(SHAPES["tiny"], side=4)
+    given = {name: tensor.float() for name, tensor in arguments(shape, 2, SEED, DEVICE).items()}
+    outputs = []
+    for each in (EXACT, engine):
+        unet = quantized_unet(shape, LAYOUTS["w4a8-packed"], DEVICE).float()
+        for layer in quantized_layers(unet).values():
+            layer.engine = each
+        outputs.append(unet(**given, return_dict=False)[0].double())
+    assert float((outputs[1] - outputs[0]).norm() / outputs[0].norm()) < 0.01  # codes at an edge may differ
 
 
 SELECT = """

@@ -48,7 +48,7 @@ def _launch_everything() -> None:
         return Operands(torch.zeros(shape, dtype=torch.int8), torch.ones(shape[0]), torch.ones(shape[0]), table)
 
     engine, to, passes = TritonEngine(), ActivationParameters(0.02, 117), TritonEngine().passes
-    bfloat16 = torch.zeros(2, 320, 8, 8, dtype=torch.bfloat16)
+    bfloat16 = torch.zeros(2, 320, 8, 8, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     tokens = torch.zeros(2, 64, 320, dtype=torch.bfloat16)
     residual = torch.zeros(2, 64, 640, dtype=torch.bfloat16)
     linear, odd = engine.linear(operands(640, 320), packed=True), engine.linear(operands(33, 7))

@@ -31,7 +31,9 @@ def compile_kernels() -> Path:
         return target
     compiler = shutil.which("g++")
     if compiler is None:
-        raise RuntimeError("g++ is not installed: quantized layers run on oneDNN alone, the passes around them in torch")
+        raise RuntimeError(
+            "g++ is not installed: quantized layers run on oneDNN alone, the passes around them in torch"
+        )
     target.parent.mkdir(exist_ok=True)
     torch_folder = Path(torch.__file__).parent
     includes = [f"-I{torch_folder / 'include'}", f"-I{torch_folder / 'include/torch/csrc/api/include'}"]

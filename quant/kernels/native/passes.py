@@ -82,13 +82,19 @@ class NativePasses(TorchPasses):
             return super().attention(query, key, value, scale, to, integers)
         target = (None, 0, 255) if to is None else (to.scale, to.zero_point, to.top)
         if integers is None:
-            out: Tensor = torch.ops.facsimile.attention(query, key, value, scale, *target)
-            return out
-        out = torch.ops.facsimile.integer_attention(
-            query, key, value, scale, integers.query, integers.key, integers.value, integers.top,
-            integers.softmax_top, *target,
-        )
-        return out
+            return torch.ops.facsimile.attention(query, key, value, scale, *target)  # type: ignore[no-any-return]
+        return torch.ops.facsimile.integer_attention(
+            query,
+            key,
+            value,
+            scale,
+            integers.query,
+            integers.key,
+            integers.value,
+            integers.top,
+            integers.softmax_top,
+            *target,
+        )  # type: ignore[no-any-return]
 
     def quantize_per_token(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `Passes.quantize_per_token`."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from quant.kernels.triton.launch import ceil_div, power_of_two
 
-_LONG_BLOCK, _BLOCK, _SHORT_BLOCK = 128, 64, 32
-_SHAPES = ((128, 128), (128, 64), (64, 64), (64, 32), (32, 32), (16, 32))
+SHAPES = ((128, 128), (128, 64), (64, 64), (64, 32), (32, 32), (16, 32))
+"""Rows and columns. Of 64 rows on, Hopper's instructions for a group of warps are used."""
+DEPTHS = (128, 64, 32)
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,16 @@ def choose(rows: int, columns: int, depth: int, groups: int, multiprocessors: in
     """The largest tile that gives every multiprocessor work, for `groups` products [rows, depth] by [depth, columns].
 
     Fixed rules instead of measurements at the first call: a service starts in the time that compiling takes."""
-    shape = next((s for s in _SHAPES if _programs(s, rows, columns) * groups >= multiprocessors), _SHAPES[-1])
+    shape = next((s for s in SHAPES if _programs(s, rows, columns) * groups >= multiprocessors), SHAPES[-1])
     height = max(min(shape[0], power_of_two(rows)), 16)
     width = max(min(shape[1], power_of_two(columns)), 16)
-    block = _depth(depth)
-    large = height * width >= 128 * 64
-    stages = 3 if large and block == _LONG_BLOCK else 4
-    return Tile(height, width, block, 8 if height * width >= 128 * 128 else 4, stages)
+    return tile_of(height, width, _depth(depth))
+
+
+def tile_of(rows: int, columns: int, depth: int) -> Tile:
+    """The tile of these sizes: more warps for many sums, fewer stages where they would not fit the shared memory."""
+    stages = 3 if rows * columns >= 128 * 64 and depth == 128 else 4
+    return Tile(rows, columns, depth, 8 if rows * columns >= 128 * 128 else 4, stages)
 
 
 def _programs(shape: tuple[int, int], rows: int, columns: int) -> int:
@@ -47,7 +51,7 @@ def _programs(shape: tuple[int, int], rows: int, columns: int) -> int:
 
 
 def _depth(channels: int) -> int:
-    """Long blocks where they waste nothing of the last one."""
-    if channels % _LONG_BLOCK == 0:
-        return _LONG_BLOCK
-    return _BLOCK if channels > _SHORT_BLOCK else _SHORT_BLOCK
+    """Long blocks where the last one is full."""
+    if channels % DEPTHS[0] == 0:
+        return DEPTHS[0]
+    return DEPTHS[1] if channels > DEPTHS[2] else DEPTHS[2]

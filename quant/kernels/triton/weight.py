@@ -43,7 +43,8 @@ class NibbleWeight:
         codes = torch.empty(count, dtype=torch.int8, device=self._packed.device)
         if count:
             with on_device_of(codes):
-                unpack_kernel[(ceil_div(len(self._packed), _BLOCK),)](self._packed, codes, count, BLOCK=_BLOCK)
+                size = len(self._packed)
+                unpack_kernel[(ceil_div(size, _BLOCK),)](self._packed, codes, size, count, BLOCK=_BLOCK)
         return codes.view(self._shape)
 
     def resident_bytes(self) -> int:
@@ -57,10 +58,11 @@ def store(codes: Tensor, packed: bool) -> ByteWeight | NibbleWeight:
 
 
 @triton.jit
-def unpack_kernel(packed, codes, count, BLOCK: tl.constexpr):
+def unpack_kernel(packed, codes, size, count, BLOCK: tl.constexpr):
     """Codes int8 from bytes, the low nibble first."""
     start = tl.program_id(0).to(tl.int64) * BLOCK
-    byte = tl.load(packed + start + tl.arange(0, BLOCK), mask=start + tl.arange(0, BLOCK) < (count + 1) // 2, other=0)
+    place = start + tl.arange(0, BLOCK)
+    byte = tl.load(packed + place, mask=place < size, other=0)
     nibbles = tl.reshape(tl.join(byte & 15, byte >> 4), (2 * BLOCK,)).to(tl.int8)
     at = start * 2 + tl.arange(0, 2 * BLOCK)
     tl.store(codes + at, (nibbles ^ 8) - 8, mask=at < count)
