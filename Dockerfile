@@ -22,11 +22,17 @@ ARG TORCH_INDEX_URL=
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch==2.13.0 \
     && pip install -c constraints.txt '.[worker]'
+# The fused kernels of the CPU engine. The compiler stays in this stage.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+WORKDIR /srv/facsimile
+COPY contract contract
+COPY quant quant
+RUN python -m quant.kernels.native.compilation
 
 FROM build AS build-worker-cuda
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install torch==2.13.0 \
-    && pip install -c constraints.txt '.[worker]'
+    && pip install -c constraints.txt '.[worker,cuda]'
 
 FROM ${PYTHON_IMAGE} AS runtime
 RUN groupadd --gid 10001 facsimile \
@@ -77,4 +83,5 @@ ENV FACSIMILE_DEVICE=cuda \
 
 FROM worker AS worker-cpu
 COPY --from=build-worker-cpu /opt/venv /opt/venv
+COPY --from=build-worker-cpu /srv/facsimile/quant/kernels/native/build quant/kernels/native/build
 ENV FACSIMILE_DEVICE=cpu

@@ -1,4 +1,4 @@
-"""`python -m quant`: quantize a model, draw pictures, compare a variant with its reference."""
+"""`python -m quant`: quantize a model, draw pictures, compare a variant with its reference, report the engine."""
 
 from __future__ import annotations
 

@@ -146,6 +146,7 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
                 module.check()
             except QuantError as error:
                 raise CheckpointError(f"{name}: {error}") from error
+        _leave_file(model)
         fuse(model)
 
     def _dequantize(self, model: nn.Module) -> nn.Module:
@@ -165,6 +166,17 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     def is_compileable(self) -> bool:
         """The layers choose kernels and table rows in Python."""
         return False
+
+
+def _leave_file(model: nn.Module) -> None:
+    """Copies all tensors but the weights of quantized layers. They lie in the mapped file, which stays in memory as a
+    whole while one of them does; the weights leave it when kernels take them."""
+    for tensor in model.parameters():
+        tensor.data = tensor.data.clone()
+    for name, buffer in model.named_buffers():
+        owner, _, own = name.rpartition(".")
+        if own != "weight":
+            setattr(model.get_submodule(owner), own, buffer.clone())
 
 
 AUTO_QUANTIZER_MAPPING[Method.FACSIMILE.value] = FacsimileQuantizer

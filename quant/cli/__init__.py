@@ -11,6 +11,7 @@ from rich.console import Console
 
 from contract.errors import ContractError
 from quant.cli.compare import compare
+from quant.cli.engine import engine
 from quant.cli.generate import generate
 from quant.cli.quantize import quantize
 from quant.errors import QuantError
@@ -34,6 +35,6 @@ def main() -> None:
     """Quantized diffusion models: make them, draw with them, say how faithful they are."""
 
 
-commands: tuple[Callable[..., None], ...] = (quantize, generate, compare)
+commands: tuple[Callable[..., None], ...] = (quantize, generate, compare, engine)
 for command in commands:
     app.command()(command)

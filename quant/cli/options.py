@@ -80,5 +80,5 @@ def machine() -> dict[str, Any]:
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "cpu": capability,
-        "engine": default_engine().name,
+        "engine": f"{default_engine().name}, {default_engine().passes.name} passes",
     }

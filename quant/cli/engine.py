@@ -1,0 +1,26 @@
+"""`python -m quant engine`: which integer engine this machine gets, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+import typer
+
+from quant.cli.options import AsJson, machine, print_json, stdout
+from quant.kernels.selection import select
+
+
+def engine(
+    device: Annotated[str, typer.Option(help="cpu or cuda [default: cuda where there is one]")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Report the integer engine of this machine, the self-test's outcome, and the reason of every choice."""
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    selection = select(kind)
+    if as_json:
+        print_json({"device": kind, "engine": selection.engine.name, "reasons": list(selection.reasons)} | machine())
+        return
+    stdout.print(f"{kind}: {selection.engine.name}")
+    for reason in selection.reasons:
+        stdout.print(f"  {reason}")
