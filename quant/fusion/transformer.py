@@ -13,8 +13,8 @@ from torch import Tensor, cat, nn
 from quant.modules.conv import QuantizedConv2d
 from quant.modules.linear import QuantizedLinear
 
-GEGLU_BYTES = 2**23
-"""Of the widest tensor of the feed-forward part, as much as stays in the caches is made at a time."""
+TOKENS_AT_A_TIME = 1024
+"""Of the widest tensor of the feed-forward part, about as much as the caches hold is made at a time on a CPU."""
 
 
 class FusedTransformerBlock(BasicTransformerBlock):  # type: ignore[misc]
@@ -70,9 +70,8 @@ class FusedTransformerBlock(BasicTransformerBlock):  # type: ignore[misc]
         widen, narrow = self.ff.net[0].proj, self.ff.net[2]
         passes = widen.chosen_engine.passes
         tokens = hidden.flatten(0, -2)
-        rows = max(GEGLU_BYTES // (widen.out_features * hidden.element_size()), 1)
-        if hidden.device.type != "cpu":  # a launch costs more than what the caches save
-            rows = max(len(tokens), 1)
+        # On a GPU a launch costs more than what the caches save.
+        rows = TOKENS_AT_A_TIME if hidden.device.type == "cpu" else max(len(tokens), 1)
         parts = []
         for some in tokens.split(rows):
             codes = passes.layer_norm(some, self.norm3, widen.activation)
@@ -86,7 +85,7 @@ class FusedTransformer2DModel(Transformer2DModel):  # type: ignore[misc]
 
     @staticmethod
     def can_fuse(block: Transformer2DModel) -> bool:
-        """Whether both projections are quantized."""
+        """Whether both projections are quantized; they look at one pixel, as linear layers do."""
         projections = (getattr(block, "proj_in", None), getattr(block, "proj_out", None))
         return block.is_input_continuous and all(isinstance(p, QuantizedConv2d | QuantizedLinear) for p in projections)
 
@@ -111,10 +110,9 @@ class FusedTransformer2DModel(Transformer2DModel):  # type: ignore[misc]
                 hidden_states, residual, batch_size, height, width, inner_dim
             )
         if isinstance(layer, QuantizedLinear):
-            out = layer.multiply(layer.quantize(picture), dtype).permute(0, 3, 1, 2)
-        else:
-            out = layer.multiply(layer.quantize(picture.permute(0, 3, 1, 2)), dtype)
-        return out.add_(residual)  # type: ignore[no-any-return]
+            rows = residual.permute(0, 2, 3, 1).contiguous()
+            return layer.multiply(layer.quantize(picture), dtype, rows).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+        return layer.multiply(layer.quantize(picture.permute(0, 3, 1, 2)), dtype, residual)  # type: ignore[no-any-return]
 
 
 def _plain_attention(attn: Attention) -> bool:

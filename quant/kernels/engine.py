@@ -37,7 +37,7 @@ class Kernel(Protocol):
 
     def __call__(self, codes: Tensor, group: int, dtype: torch.dtype, residual: Tensor | None = None) -> Tensor:
         """Floats of `dtype` from uint8 codes that were quantized with the parameters of `group`, plus `residual` of
-        the same shape and dtype, which may be overwritten.
+        the same shape and dtype. A convolution of several pixels may overwrite it, any other layer leaves it alone.
 
         Linear: [..., K] to [..., N]. Convolution: [B, C, H + 2 pH, W + 2 pW], the padding filled with the zero point,
         to [B, N, H', W'], both channels-last."""

@@ -1,5 +1,6 @@
 // Flash attention with bfloat16 products and float32 sums. Keys go by in blocks; the running maximum of each query row
-// rescales what was summed before.
+// rescales what was summed before. The tiles multiply the next block's keys while the vector units exponentiate this
+// one's scores.
 #include <omp.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@ namespace {
 
 constexpr int64_t kRows = 32;    // query rows at a time: two tiles
 constexpr int64_t kBlock = 256;  // keys at a time
+constexpr int64_t kRowsPerTurn = kRows / (kBlock / 32);  // rows softened for every 32 keys multiplied
 
 // Keys for the right operand of Q K^T: for every 16 keys and 32 columns a tile whose row r holds columns 2r, 2r + 1 of
 // each key.
@@ -59,44 +61,44 @@ void pack_values(const Tokens<T>& v, int64_t b, int64_t h, int64_t keys, int64_t
 
 struct Worker {
   Worker(int64_t deep, int64_t wide)
-      : query(kRows * deep), scores(kRows * kBlock), weights(kRows * kBlock), sums(kRows * wide) {}
+      : query(kRows * deep), scores(2 * kRows * kBlock), weights(kRows * kBlock), sums(kRows * wide) {}
   Buffer<bfloat16> query;
-  Buffer<float> scores;
+  Buffer<float> scores;  // of this block and of the next
   Buffer<bfloat16> weights;
   Buffer<float> sums;
   float maximum[kRows], total[kRows];
 };
 
-void multiply_keys(const Worker& w, const bfloat16* keys, int64_t valid, int64_t deep) {
-  for (int64_t n = 0; n < round_up(valid, 32) / 16; n += 2) {
-    const bfloat16* tile = keys + n * deep * 16;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t c = 0; c < deep; c += 32) {
-      _tile_loadd(4, w.query.data + c, deep * 2);
-      _tile_loadd(5, w.query.data + 16 * deep + c, deep * 2);
-      _tile_loadd(6, tile + c * 16, 64);
-      _tile_loadd(7, tile + (deep + c) * 16, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
-    }
-    float* to = w.scores.data + n * 16;
-    _tile_stored(0, to, kBlock * 4);
-    _tile_stored(1, to + 16, kBlock * 4);
-    _tile_stored(2, to + 16 * kBlock, kBlock * 4);
-    _tile_stored(3, to + 16 * kBlock + 16, kBlock * 4);
+// Scores of 32 keys, from the first of them on.
+void multiply_keys(const Worker& w, const bfloat16* keys, int64_t deep, float* to) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t c = 0; c < deep; c += 32) {
+    _tile_loadd(4, w.query.data + c, deep * 2);
+    _tile_loadd(5, w.query.data + 16 * deep + c, deep * 2);
+    _tile_loadd(6, keys + c * 16, 64);
+    _tile_loadd(7, keys + (deep + c) * 16, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
   }
+  _tile_stored(0, to, kBlock * 4);
+  _tile_stored(1, to + 16, kBlock * 4);
+  _tile_stored(2, to + 16 * kBlock, kBlock * 4);
+  _tile_stored(3, to + 16 * kBlock + 16, kBlock * 4);
 }
 
 // Turns scores into weights 2^(factor * (score - maximum)) and rescales the sums where the maximum rose.
-void soften(Worker& w, int64_t valid, float factor, int64_t wide) {
+// After every few rows `meanwhile` is called with the number of calls before.
+template <typename Meanwhile>
+void soften(Worker& w, float* scores, int64_t valid, float factor, int64_t wide, Meanwhile meanwhile) {
   const __m512 slope = _mm512_set1_ps(factor);
   for (int64_t r = 0; r < kRows; ++r) {
-    float* score = w.scores.data + r * kBlock;
+    if (r % kRowsPerTurn == 0) meanwhile(r / kRowsPerTurn);
+    float* score = scores + r * kBlock;
     for (int64_t c = valid; c < round_up(valid, 32); ++c) score[c] = -std::numeric_limits<float>::infinity();
     const int64_t end = round_up(valid, 32);
     __m512 top = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
@@ -195,10 +197,18 @@ void attention_bfloat16(const Tokens<T>& q, const Tokens<T>& k, const Tokens<T>&
       std::fill_n(w.sums.data, kRows * wide, 0.0f);
       std::fill_n(w.maximum, kRows, -std::numeric_limits<float>::infinity());
       std::fill_n(w.total, kRows, 0.0f);
+      const bfloat16* own_keys = keys.data + pair * padded * deep;
+      const auto multiply = [&](int64_t block, int64_t turn) {
+        const int64_t key = block * kBlock + turn * 32;
+        if (turn < kBlock / 32 && key < shape.keys) {
+          multiply_keys(w, own_keys + key * deep, deep, w.scores.data + block % 2 * kRows * kBlock + turn * 32);
+        }
+      };
+      for (int64_t turn = 0; turn < kBlock / 32; ++turn) multiply(0, turn);
       for (int64_t key = 0; key < shape.keys; key += kBlock) {
-        const int64_t valid = std::min(kBlock, shape.keys - key);
-        multiply_keys(w, keys.data + (pair * padded + key) * deep, valid, deep);
-        soften(w, valid, factor, wide);
+        const int64_t block = key / kBlock, valid = std::min(kBlock, shape.keys - key);
+        float* scores = w.scores.data + block % 2 * kRows * kBlock;
+        soften(w, scores, valid, factor, wide, [&](int64_t turn) { multiply(block + 1, turn); });
         multiply_values(w, values.data + (pair * padded + key) * wide, valid, wide);
       }
       for (int64_t r = 0; r < rows; ++r) {
