@@ -11,6 +11,7 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from quant.errors import RecipeMismatch
+from quant.memory import TrimAfterFirstCall
 from quant.modules.attention import AttentionProducts, IntegerAttnProcessor
 from quant.modules.conv import QuantizedConv2d
 from quant.modules.layer import QuantizedLayer
@@ -90,6 +91,7 @@ def finish(denoiser: nn.Module, layout: Layout) -> None:
     attention its integer products. Raises CheckpointError, naming the module, where tensors make no sense."""
     groups = TimestepGroups(layout.timesteps)
     groups.follow(denoiser)
+    TrimAfterFirstCall(denoiser)
     for layer in quantized_layers(denoiser).values():
         layer.timesteps, layer.packed = groups, layout.packed
     for integers in products(denoiser).values():
