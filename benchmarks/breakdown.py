@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.contender import CONTENDERS
-from benchmarks.contest import prepare
+from benchmarks.contest import prepare, undisturbed
 from benchmarks.machine import machine, today, turn
 from benchmarks.operators import ORDER, by_class
 from benchmarks.process import Process
@@ -29,13 +29,14 @@ def measure(
 ) -> dict[str, Any]:
     """Profiles the contenders one after the other, each in a process of its own; the result as in the JSON file."""
     ensure_weights(SHAPES[shape])
-    seconds, operators, versions = {}, {}, {}
+    seconds, operators, versions, notes, disturbance = {}, {}, {}, {}, {}
     for name in contenders:
         task = {"contender": name, "shape": shape, "batch": batch, "seed": seed, "threads": threads}
         prepare(CONTENDERS[name], task, lock)
         with Process(name, threads) as process, turn(lock):
-            versions[name] = process.ask("load", **task)["versions"]
-            microseconds = process.ask("profile")["operators"]
+            ready = process.ask("load", **task)
+            microseconds, others = undisturbed(process, lambda: process.ask("profile")["operators"])
+        versions[name], notes[name], disturbance[name] = ready["versions"], ready["notes"], others
         seconds[name] = by_class(microseconds)
         longest = sorted(microseconds, key=lambda operator: -microseconds[operator])[:LISTED]
         operators[name] = {operator: microseconds[operator] / 1e6 for operator in longest}
@@ -47,6 +48,8 @@ def measure(
         "date": today(),
         "machine": machine(threads),
         "versions": versions,
+        "notes": notes,
+        "disturbance": disturbance,
         "seconds": seconds,
         "operators": operators,
     }

@@ -10,13 +10,16 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.contender import CONTENDERS, Contender
 from benchmarks.disturbance import disturbance, now
 from benchmarks.machine import turn
 from benchmarks.process import ContenderError, Process, interpreter
+
+T = TypeVar("T")
 
 ROUND_SECONDS = 0.5
 MAX_REPEAT = 20
@@ -157,8 +160,9 @@ def _run_group(
             shuffled = order.sample(list(alive), len(alive))
             with turn(contest.lock):
                 for name in shuffled:
-                    seconds, others = _undisturbed(alive[name], repeats[name])
-                    records.ran[name].seconds.setdefault(number, []).append(seconds)
+                    step = partial(alive[name].ask, "step", repeat=repeats[name])
+                    answer, others = undisturbed(alive[name], step)
+                    records.ran[name].seconds.setdefault(number, []).append(statistics.median(answer["seconds"]))
                     records.ran[name].disturbance.append(others)
             on_event(f"round {done + 1} of {contest.rounds}, group {number + 1}")
         for name, process in alive.items():
@@ -176,19 +180,17 @@ def _task(contest: Contest, name: str) -> dict[str, Any]:
     }
 
 
-def _undisturbed(process: Process, repeat: int) -> tuple[float, float]:
-    """Median seconds of a step, and the share of the machine that others took meanwhile. While they take too much, it
-    is measured again, a few times; the least disturbed counts."""
-    best = (0.0, 1.0)
-    for attempt in range(ATTEMPTS):
+def undisturbed(process: Process, measure: Callable[[], T]) -> tuple[T, float]:
+    """What `measure` returns, and the share of the machine that others than `process` took meanwhile. While they take
+    too much, it is measured again, a few times; the least disturbed counts."""
+    trials = []
+    for _ in range(ATTEMPTS):
         before = now(process.pid)
-        seconds = process.ask("step", repeat=repeat)["seconds"]
-        others = disturbance(before, now(process.pid))
-        if attempt == 0 or others < best[1]:
-            best = (statistics.median(seconds), others)
-        if others <= TOLERATED:
+        found = measure()
+        trials.append((found, disturbance(before, now(process.pid))))
+        if trials[-1][1] <= TOLERATED:
             break
-    return best
+    return min(trials, key=lambda trial: trial[1])
 
 
 def _start(contest: Contest, name: str, process: Process, output: Path, records: Records) -> int:

@@ -26,8 +26,8 @@ from quant.kernels.engine import Operands, Window
 from quant.kernels.selection import default_engine
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 
-LARGE = 4096
-"""Rows, inner size and columns of the product that shows the attainable peak."""
+LARGE = (1024, 2048, 4096)
+"""Rows, inner size and columns of the products that show, with the layers, what is attainable."""
 
 OPERATIONS_PER_CYCLE = {"amx_int8": 2048, "avx512_vnni": 256}
 """Int8 multiplications and additions of one core: a tile instruction multiplies 16 x 64 by 64 x 16 codes in 16 cycles;
@@ -87,23 +87,18 @@ LAYERS = (
 def measure(rounds: int, threads: int, lock: Path | None) -> dict[str, Any]:
     """All layers, the peaks and the bandwidth; the result as in the JSON file."""
     torch.set_num_threads(threads)
-    large = Layer(LARGE, LARGE, rows=LARGE)
+    facts = machine(threads)
     with turn(lock):
         clock, bandwidth = frequency(), _bandwidth(rounds)
-        peak = {kind: large.operations / times["q25"] for kind, times in _compare(large, rounds).items()}
-    facts = machine(threads)
-    per_cycle = next((n for flag, n in OPERATIONS_PER_CYCLE.items() if flag in facts["flags"]), None)
-    layers = {}
-    for layer in LAYERS:
+    times: dict[Layer, dict[str, list[float]]] = {}
+    for layer in (*LAYERS, *(Layer(size, size, rows=size) for size in LARGE)):
         with turn(lock):
-            times = _compare(layer, rounds)
-        layers[layer.name] = {
-            "operations": layer.operations,
-            "bytes": {"int8": layer.moved(1), "bf16": layer.moved(2)},
-            "seconds": times,
-            "operations_per_s": {kind: layer.operations / time["median"] for kind, time in times.items()},
-            "of_attainable": {kind: layer.operations / time["median"] / peak[kind] for kind, time in times.items()},
-        }
+            times[layer] = _compare(layer, rounds)
+    peak = {
+        kind: max(layer.operations / min(seconds[kind]) for layer, seconds in times.items())
+        for kind in ("int8", "bf16")
+    }
+    per_cycle = next((n for flag, n in OPERATIONS_PER_CYCLE.items() if flag in facts["flags"]), None)
     return {
         "question": "kernels",
         "rounds": rounds,
@@ -114,21 +109,34 @@ def measure(rounds: int, threads: int, lock: Path | None) -> dict[str, Any]:
         "bandwidth_bytes_per_s": bandwidth,
         "attainable_operations_per_s": peak,
         "theoretical_int8_operations_per_s": None if per_cycle is None else per_cycle * clock * threads,
-        "layers": layers,
+        "layers": {layer.name: _row(layer, seconds, peak) for layer, seconds in times.items()},
     }
 
 
-def _compare(layer: Layer, rounds: int) -> dict[str, dict[str, float]]:
+def _row(layer: Layer, seconds: dict[str, list[float]], peak: dict[str, float]) -> dict[str, Any]:
+    found = {kind: spread(values) for kind, values in seconds.items()}
+    speed = {kind: layer.operations / value["median"] for kind, value in found.items()}
+    return {
+        "operations": layer.operations,
+        "bytes": {"int8": layer.moved(1), "bf16": layer.moved(2)},
+        "seconds": found,
+        "operations_per_s": speed,
+        "of_attainable": {kind: value / peak[kind] for kind, value in speed.items()},
+    }
+
+
+def _compare(layer: Layer, rounds: int) -> dict[str, list[float]]:
     """Seconds of the int8 kernel and of torch's bfloat16 layer, in shuffled rounds."""
     calls = {"int8": _integer(layer), "bf16": _bfloat16(layer)}
-    order, seconds = random.Random(0), {kind: [] for kind in calls}
+    order = random.Random(0)
+    seconds: dict[str, list[float]] = {kind: [] for kind in calls}
     with torch.no_grad():
         for call in calls.values():
             call(), call()
         for _ in range(rounds):
             for kind in order.sample(list(calls), len(calls)):
                 seconds[kind].append(_timed(calls[kind]))
-    return {kind: spread(values) for kind, values in seconds.items()}
+    return seconds
 
 
 def _integer(layer: Layer) -> Callable[[], Tensor]:

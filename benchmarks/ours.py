@@ -16,6 +16,7 @@ from benchmarks.contender import Loaded, Task
 from benchmarks.shape import CACHE, Shape, inputs, load_unet
 from quant.backend import FORMAT_VERSION, FacsimileConfig
 from quant.conversion import Parameters, convert
+from quant.kernels.selection import select
 from quant.layout import Layout
 from quant.layout import prepare as split_and_plan
 from quant.observers.minmax import MinMaxObserver
@@ -40,7 +41,11 @@ def load(task: Task) -> Loaded:
     unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
     unet.eval().requires_grad_(False)
     arguments = inputs(task.shape, task.batch, task.seed, dtype)
-    notes = {"dtype": str(dtype), "checkpoint": folder.relative_to(CACHE).as_posix()}
+    notes = {
+        "dtype": str(dtype),
+        "checkpoint": folder.relative_to(CACHE).as_posix(),
+        "engine": list(select().reasons),
+    }
     return Loaded(lambda: unet(**arguments, return_dict=False)[0], unet, notes)
 
 

@@ -63,7 +63,7 @@ def roofline(result: dict[str, Any], path: Path) -> None:
                 color=colour,
                 marker=marker,
                 s=16,
-                label=f"{kind}, large product {peak / 1e12:.1f} Top/s",
+                label=f"{kind}, attainable {peak / 1e12:.1f} Top/s",
             )
         theoretical = result["theoretical_int8_operations_per_s"]
         if theoretical:
