@@ -35,7 +35,7 @@ def measure(
         prepare(CONTENDERS[name], task, lock)
         with Process(name, threads) as process, turn(lock):
             ready = process.ask("load", **task)
-            microseconds, others = undisturbed(process, lambda: process.ask("profile")["operators"])
+            microseconds, others = undisturbed(process.pid, lambda: process.ask("profile")["operators"])
         versions[name], notes[name], disturbance[name] = ready["versions"], ready["notes"], others
         seconds[name] = by_class(microseconds)
         longest = sorted(microseconds, key=lambda operator: -microseconds[operator])[:LISTED]

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,8 +32,9 @@ TOLERATED = 0.05
 
 @dataclass(frozen=True)
 class Contest:
-    """What to run: the shape's name, latents in a batch, rounds, threads, the seed of inputs and order, options for
-    `load`, memory in bytes that contenders may fill together, and a lock file for turns on a shared machine."""
+    """What to run: the shape's name, latents in a batch, rounds, threads, the seed of inputs and order, memory in
+    bytes that contenders may fill together, a lock file for turns on a shared machine, and options for `load` by
+    `<pattern>.<name>`."""
 
     shape: str
     batch: int
@@ -92,6 +94,12 @@ def prepare(contender: Contender, task: Mapping[str, Any], lock: Path | None = N
     if contender.prepares:
         with Process(contender.name, task["threads"]) as process, turn(lock):
             process.ask("prepare", **task)
+
+
+def options_of(contender: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `<pattern>.<name>: value` whose fnmatch pattern fits the contender, by name."""
+    split = {key.rpartition("."): value for key, value in options.items()}
+    return {name: value for (pattern, _, name), value in split.items() if fnmatchcase(contender, pattern)}
 
 
 def groups(contenders: Sequence[str], parameters: int, memory: float) -> list[list[str]]:
@@ -161,7 +169,7 @@ def _run_group(
             with turn(contest.lock):
                 for name in shuffled:
                     step = partial(alive[name].ask, "step", repeat=repeats[name])
-                    answer, others = undisturbed(alive[name], step)
+                    answer, others = undisturbed(alive[name].pid, step)
                     records.ran[name].seconds.setdefault(number, []).append(statistics.median(answer["seconds"]))
                     records.ran[name].disturbance.append(others)
             on_event(f"round {done + 1} of {contest.rounds}, group {number + 1}")
@@ -176,18 +184,18 @@ def _task(contest: Contest, name: str) -> dict[str, Any]:
         "batch": contest.batch,
         "seed": contest.seed,
         "threads": contest.threads,
-        **contest.options,
+        **options_of(name, contest.options),
     }
 
 
-def undisturbed(process: Process, measure: Callable[[], T]) -> tuple[T, float]:
-    """What `measure` returns, and the share of the machine that others than `process` took meanwhile. While they take
-    too much, it is measured again, a few times; the least disturbed counts."""
+def undisturbed(pid: int, measure: Callable[[], T]) -> tuple[T, float]:
+    """What `measure` returns, and the share of the machine that others than the process `pid` took meanwhile. While
+    they take too much, it is measured again, a few times; the least disturbed counts."""
     trials = []
     for _ in range(ATTEMPTS):
-        before = now(process.pid)
+        before = now(pid)
         found = measure()
-        trials.append((found, disturbance(before, now(process.pid))))
+        trials.append((found, disturbance(before, now(pid))))
         if trials[-1][1] <= TOLERATED:
             break
     return min(trials, key=lambda trial: trial[1])

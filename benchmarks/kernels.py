@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.contest import spread
+from benchmarks.contest import spread, undisturbed
 from benchmarks.frequency import frequency
 from benchmarks.machine import machine, today, turn
 from benchmarks.result import AsJson, Keep, Lock, save, stdout
@@ -91,9 +93,10 @@ def measure(rounds: int, threads: int, lock: Path | None) -> dict[str, Any]:
     with turn(lock):
         clock, bandwidth = frequency(), _bandwidth(rounds)
     times: dict[Layer, dict[str, list[float]]] = {}
+    others: dict[str, float] = {}
     for layer in (*LAYERS, *(Layer(size, size, rows=size) for size in LARGE)):
         with turn(lock):
-            times[layer] = _compare(layer, rounds)
+            times[layer], others[layer.name] = undisturbed(os.getpid(), partial(_compare, layer, rounds))
     peak = {
         kind: max(layer.operations / min(seconds[kind]) for layer, seconds in times.items())
         for kind in ("int8", "bf16")
@@ -105,6 +108,7 @@ def measure(rounds: int, threads: int, lock: Path | None) -> dict[str, Any]:
         "date": today(),
         "machine": facts,
         "versions": {"torch": str(torch.__version__)},
+        "disturbance": max(others.values()),
         "clock_hz": clock,
         "bandwidth_bytes_per_s": bandwidth,
         "attainable_operations_per_s": peak,

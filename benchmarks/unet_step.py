@@ -101,7 +101,7 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="threads of every contender")] = 2,
     seed: Annotated[int, typer.Option(help="of the inputs and of the order")] = 0,
     memory: Annotated[float, typer.Option(help="GB that contenders may fill together; 0: what is free")] = 0.0,
-    option: Annotated[list[str] | None, typer.Option(help="name=value for every contender's `load`")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="for `load`, as in 'ours-*.dtype=\"float32\"'")] = None,
     lock: Lock = None,
     keep: Keep = False,
     as_json: AsJson = False,

@@ -19,7 +19,8 @@ def engine(
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     selection = select(kind)
     if as_json:
-        print_json({"device": kind, "engine": selection.engine.name, "reasons": list(selection.reasons)} | machine())
+        found = {"device": kind, "engine": selection.engine.name, "reasons": list(selection.reasons)}
+        print_json(machine() | found)
         return
     stdout.print(f"{kind}: {selection.engine.name}")
     for reason in selection.reasons:

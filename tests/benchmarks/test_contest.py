@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import contest, process
-from benchmarks.contest import Contest, Record, Records, groups, ratio, spread
+from benchmarks.contest import Contest, Record, Records, groups, options_of, ratio, spread
 from benchmarks.shape import SHAPES, ensure_weights, parameters
 from benchmarks.unet_step import measure
 
@@ -72,3 +72,8 @@ def test_ratios_of_two_groups_go_through_the_anchor() -> None:
 def test_spread_is_median_and_quartiles() -> None:
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == {"median": 3.0, "q25": 2.0, "q75": 4.0}
     assert spread([7.0]) == {"median": 7.0, "q25": 7.0, "q75": 7.0}
+
+
+def test_options_go_to_the_contenders_that_their_pattern_fits() -> None:
+    options = {"ours-*.dtype": "float32", "openvino-*.rebuild": True, "*.level": 1}
+    assert options_of("ours-w8a8", options) == {"dtype": "float32", "level": 1}

@@ -137,6 +137,15 @@ def test_the_weight_of_a_layer_can_be_looked_at(unet: UNet2DConditionModel) -> N
     assert (layer.weight.dtype, layer.weight.device.type, layer.weight.shape) == before
 
 
+def test_memory_is_given_back_once(unet: UNet2DConditionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr("quant.memory.trim", lambda: calls.append(1))
+    copied = copy.deepcopy(unet)
+    for model in (unet, unet, copied, copied):
+        _run(model)
+    assert len(calls) == 2
+
+
 def test_projections_are_not_merged_silently(unet: UNet2DConditionModel) -> None:
     before = _run(unet)
     with pytest.raises(RecipeMismatch, match="cannot be merged"):

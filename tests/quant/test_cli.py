@@ -74,3 +74,11 @@ def test_a_wrong_name_is_said_with_what_there_is(arguments: tuple[str, ...], mes
     result = runner.invoke(app, list(arguments))
     assert result.exit_code == 2
     assert message in result.stderr.replace("\n", "")
+
+
+def test_engine_says_what_was_chosen_and_why() -> None:
+    result = json.loads(_run("engine", "--device", "cpu", "--json"))
+    assert result["engine"] in {"onednn", "reference"} and result["device"] == "cpu"
+    assert any(reason.startswith("products: ") for reason in result["reasons"])
+    assert any(reason.startswith("passes: ") for reason in result["reasons"]) or result["engine"] == "reference"
+    assert "reference" in _run("engine", "--device", "meta")
