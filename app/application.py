@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
@@ -42,7 +42,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        reaper.cancel()
-        with suppress(asyncio.CancelledError):
-            await reaper
+        while not reaper.done():  # a cancellation can get lost in asyncio.wait_for (Python 3.11), which redis uses
+            reaper.cancel()
+            await asyncio.wait({reaper}, timeout=1.0)
         await app.state.services.close()

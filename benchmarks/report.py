@@ -94,7 +94,7 @@ def _memory(result: dict[str, Any]) -> str:
 def _kernels(result: dict[str, Any]) -> str:
     peak, bound = result["attainable_operations_per_s"], result["theoretical_int8_operations_per_s"]
     roofs = (
-        f"Attainable, the best that any product here reached in a round: int8 {peak['int8'] / 1e12:.2f}, "
+        f"Attainable, the best that any product here reached: int8 {peak['int8'] / 1e12:.2f}, "
         f"bf16 {peak['bf16'] / 1e12:.2f} (10¹² operations per second)."
     )
     if bound:
