@@ -6,31 +6,26 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from diffusers import DiffusionPipeline
-from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor, nn
 
-import quant.metrics
 from contract.card import Statistic
+from quant.backbone import Backbones
+from quant.difference_map import difference_map
 from quant.generation import Generation, OnStep, Sampling, generate, generate_batch
-from quant.judge import Judge, load_judge
+from quant.metric import metric
 from quant.pair import Pair
 from quant.pipelines import denoiser_of
 from quant.prompts import Prompt
-from quant.registry import find
 from quant.statistics import summarize
 
 CONSISTENCY = ("psnr", "ssim", "latent_mse")
 """The metrics that need nothing but the two pictures."""
 
 BATCH = 8
-JUDGE_FOLDER = Path(__file__).parents[1] / "models" / "shapes-judge"
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,15 +41,10 @@ class Comparison:
     differences: list[Image.Image]
 
 
-@cache
-def _judge() -> Judge:
-    return load_judge(JUDGE_FOLDER)
-
-
 def measure(pair: Pair, metrics: tuple[str, ...]) -> dict[str, list[float | None]]:
     """Every metric's value for every picture; None where it is infinite or not defined."""
-    scores = {name: find(quant.metrics, name).score(pair) for name in metrics}
-    return {name: [v if math.isfinite(v) else None for v in score.tolist()] for name, score in scores.items()}
+    scores = {asked.key: asked.module.score(pair, asked.backbone) for asked in map(metric, metrics)}
+    return {key: [v if math.isfinite(v) else None for v in score.tolist()] for key, score in scores.items()}
 
 
 def compare(
@@ -71,17 +61,9 @@ def compare(
 
     first = generate(reference, sampling, arm(0))
     second = generate(variant, sampling, arm(1))
-    pair = Pair(first, second, [{}] * sampling.num_images, _judge)
+    pair = Pair(first, second, [Prompt("", sampling.prompt)] * sampling.num_images, Backbones())
     maps = [difference_map(a, b) for a, b in zip(first.values, second.values, strict=True)]
     return Comparison(first, second, measure(pair, metrics), maps)
-
-
-def difference_map(reference: Tensor, variant: Tensor) -> Image.Image:
-    """Where two pictures [3, H, W] in [0, 1] differ: the mean absolute difference of the channels, black for none and
-    bright for a quarter of the range or more."""
-    strength = ((reference - variant).abs().mean(dim=0) * 4.0).clamp(0.0, 1.0).numpy()
-    coloured = colormaps["inferno"](strength)[..., :3]
-    return Image.fromarray((coloured * 255.0).round().astype(np.uint8))
 
 
 def bfloat16_copy(reference: DiffusionPipeline) -> DiffusionPipeline:
@@ -126,14 +108,15 @@ def evaluate(
     """Metrics of every variant against the reference over `prompts`, paired by seed (prompt i has seed
     `sampling.seed` + i), each with its interval: {variant: {metric: statistic}}."""
     values: dict[str, dict[str, list[float | None]]] = {name: {m: [] for m in metrics} for name in variants}
+    backbones = Backbones()
     for start in range(0, len(prompts), BATCH):
         batch = prompts[start : start + BATCH]
         texts = [prompt.text for prompt in batch]
         seeds = replace(sampling, seed=sampling.seed + start, num_images=len(batch)).seeds
         first = generate_batch(reference, texts, seeds, sampling)
         for name, pipeline in variants.items():
-            pair = Pair(first, generate_batch(pipeline, texts, seeds, sampling), [p.attributes for p in batch], _judge)
-            for metric, scores in measure(pair, metrics).items():
-                values[name][metric] += scores
+            pair = Pair(first, generate_batch(pipeline, texts, seeds, sampling), batch, backbones)
+            for key, scores in measure(pair, metrics).items():
+                values[name][key] += scores
         on_progress("measure", start + len(batch), len(prompts))
     return {name: {m: summarize(scores) for m, scores in by.items()} for name, by in values.items()}

@@ -9,6 +9,8 @@ QuantError
 │   └── TimestepError       a timestep that no table can answer for
 ├── InvalidPicture      the output is not finite, or constant
 ├── BackboneMissing     a metric's feature model is not at hand
+├── PictureMismatch     pictures of sizes or counts that cannot be compared
+├── EvaluationError     an evaluation that cannot be made as asked
 └── KernelError         the integer kernels fail their self-test on this machine
 """
 
@@ -51,6 +53,14 @@ class InvalidPicture(QuantError):
 
 class BackboneMissing(QuantError):
     code = "backbone-missing"
+
+
+class PictureMismatch(QuantError):
+    code = "invalid-pictures"
+
+
+class EvaluationError(QuantError):
+    code = "invalid-evaluation"
 
 
 class KernelError(QuantError):

@@ -58,14 +58,30 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Generation:
-    """Pictures, the latents they were decoded from (float32 [N, C, H / 8, W / 8], scaled), the decoded values
-    (float32 [N, 3, H, W] in [0, 1]), and the seconds of each stage (encode, denoise, decode)."""
+class Drawn:
+    """What a pipeline made of a batch: the latents after every step (float32 [N, steps, C, H / 8, W / 8], scaled), the
+    decoded values (float32 [N, 3, H, W] in [0, 1]), and the seconds of each stage (encode, denoise, decode)."""
 
-    pictures: list[Image.Image]
-    latents: Tensor
+    trajectory: Tensor
     values: Tensor
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def latents(self) -> Tensor:
+        """The final latents, float32 [N, C, H / 8, W / 8]."""
+        return self.trajectory[:, -1]
+
+    @property
+    def faults(self) -> list[str | None]:
+        """What is wrong with each picture: it is not finite, or one flat colour; None for one that is a picture."""
+        return [_fault(latents, values) for latents, values in zip(self.latents, self.values, strict=True)]
+
+
+@dataclass(frozen=True)
+class Generation(Drawn):
+    """A batch as pictures."""
+
+    pictures: list[Image.Image] = field(default_factory=list)
 
 
 def initial_noise(channels: int, height: int, width: int, seeds: list[int]) -> tuple[Tensor, list[torch.Generator]]:
@@ -92,22 +108,40 @@ def generate_batch(
     on_step: OnStep | None = None,
 ) -> Generation:
     """As `generate`, one picture per prompt and seed, all in one batch; the other settings are those of `sampling`."""
+    drawn = draw(pipeline, prompts, seeds, sampling, on_step)
+    for index, fault in enumerate(drawn.faults):
+        if fault is not None:
+            raise InvalidPicture(f"picture {index} {fault}")
+    return Generation(drawn.trajectory, drawn.values, drawn.seconds, to_pictures(drawn.values))
+
+
+def draw(
+    pipeline: DiffusionPipeline,
+    prompts: list[str],
+    seeds: list[int],
+    sampling: Sampling,
+    on_step: OnStep | None = None,
+) -> Drawn:
+    """As `generate_batch`, whatever comes out: the pictures are not checked."""
     clock = _Clock()
     context = family_of(pipeline).encode_prompts(pipeline, prompts, sampling)
     clock.lap("encode")
-    latents = _denoise(pipeline, context, seeds, sampling, on_step)
+    trajectory = _denoise(pipeline, context, seeds, sampling, on_step)
     clock.lap("denoise")
-    values = decode(pipeline, latents)
-    _check(latents, values)
-    pictures = pipeline.image_processor.numpy_to_pil(values.permute(0, 2, 3, 1).numpy())
+    values = decode(pipeline, trajectory[-1])
     clock.lap("decode")
-    return Generation(pictures, latents.float().cpu(), values, clock.seconds)
+    return Drawn(torch.stack(trajectory, dim=1).float().cpu(), values, clock.seconds)
 
 
 def denoise(pipeline: DiffusionPipeline, sampling: Sampling, on_step: OnStep | None = None) -> Tensor:
     """The latents of one request, float32 [N, C, H / 8, W / 8], without decoding them."""
     context = family_of(pipeline).encode_prompts(pipeline, [sampling.prompt] * sampling.num_images, sampling)
-    return _denoise(pipeline, context, sampling.seeds, sampling, on_step)
+    return _denoise(pipeline, context, sampling.seeds, sampling, on_step)[-1]
+
+
+def to_pictures(values: Tensor) -> list[Image.Image]:
+    """Pictures of 8 bits of values [N, 3, H, W] in [0, 1]."""
+    return [Image.fromarray(array) for array in (values.permute(0, 2, 3, 1) * 255.0).round().byte().numpy()]
 
 
 @torch.no_grad()
@@ -121,19 +155,22 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
 @torch.no_grad()
 def _denoise(
     pipeline: DiffusionPipeline, context: dict[str, Any], seeds: list[int], sampling: Sampling, on_step: OnStep | None
-) -> Tensor:
+) -> list[Tensor]:
+    """The latents after every step."""
     shrink = pipeline.vae_scale_factor
     height, width = sampling.height // shrink, sampling.width // shrink
     noise, generators = initial_noise(pipeline.unet.config.in_channels, height, width, seeds)
+    trajectory: list[Tensor] = []
 
     def after_step(_: DiffusionPipeline, step: int, __: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        trajectory.append(tensors["latents"].clone())
         if on_step is not None:
             on_step(step + 1, pipeline.num_timesteps)
         return tensors
 
     with _scheduler(pipeline, sampling.scheduler):
         try:
-            latents: Tensor = pipeline(
+            pipeline(
                 **context,
                 latents=noise.to(context["prompt_embeds"].dtype),
                 generator=generators,
@@ -143,10 +180,10 @@ def _denoise(
                 height=sampling.height,
                 callback_on_step_end=after_step,
                 output_type="latent",
-            ).images
+            )
         except ValueError as error:
             raise SamplingError(f"the sampler refuses these settings: {error}") from error
-    return latents
+    return trajectory
 
 
 @contextmanager
@@ -163,12 +200,10 @@ def _scheduler(pipeline: DiffusionPipeline, name: str | None) -> Iterator[None]:
         pipeline.scheduler = own
 
 
-def _check(latents: Tensor, values: Tensor) -> None:
-    for i in range(len(latents)):
-        if not bool(latents[i].isfinite().all()) or not bool(values[i].isfinite().all()):
-            raise InvalidPicture(f"picture {i} holds values that are not finite")
-        if values[i].flatten(1).std(dim=1).max().item() < 1e-3:
-            raise InvalidPicture(f"picture {i} is one flat colour")
+def _fault(latents: Tensor, values: Tensor) -> str | None:
+    if not bool(latents.isfinite().all()) or not bool(values.isfinite().all()):
+        return "holds values that are not finite"
+    return "is one flat colour" if values.flatten(1).std(dim=1).max().item() < 1e-3 else None
 
 
 class _Clock:

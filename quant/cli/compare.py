@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-import quant.metrics
 from contract.card import Statistic
 from quant.cli.options import (
     MODELS,
@@ -26,13 +25,13 @@ from quant.cli.options import (
     stdout,
     variant_folder,
 )
-from quant.comparison import bfloat16_copy, evaluate
+from quant.comparison import CONSISTENCY, bfloat16_copy, evaluate
 from quant.generation import SEEDS, Sampling
 from quant.pipelines import load_reference, load_variant
 from quant.prompts import load_prompts
-from quant.registry import names
 
 NOISE_FLOOR = "noise_floor"
+METRICS = (*CONSISTENCY, "prompt_accuracy")
 
 
 def compare(
@@ -63,7 +62,7 @@ def compare(
     )
     started = time.monotonic()
     with progress_bar() as show:
-        measured = evaluate(reference, arms, chosen, sampling, names(quant.metrics), show)
+        measured = evaluate(reference, arms, chosen, sampling, METRICS, show)
     result = _dump(measured[variant]) | {
         NOISE_FLOOR: _dump(measured[NOISE_FLOOR]),
         "model": model,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from quant.metric import Traits
 from quant.pair import Pair
 
+TRAITS = Traits(better="lower", identical=0.0)
 
-def score(pair: Pair) -> Tensor:
+
+def score(pair: Pair, backbone: str = "") -> Tensor:
     """Float32 [N]."""
     return (pair.variant.latents - pair.reference.latents).square().mean(dim=(1, 2, 3))

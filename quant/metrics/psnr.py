@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from quant.metric import Traits
 from quant.pair import Pair
 
+TRAITS = Traits(better="higher", identical=math.inf, unit="dB")
 
-def score(pair: Pair) -> Tensor:
+
+def score(pair: Pair, backbone: str = "") -> Tensor:
     """Float32 [N], infinite where two pictures are identical."""
     return peak_signal_noise_ratio(
         pair.variant.values, pair.reference.values, data_range=1.0, reduction="none", dim=(1, 2, 3)

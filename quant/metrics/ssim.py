@@ -5,10 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from quant.metric import Traits
 from quant.pair import Pair
 
+TRAITS = Traits(better="higher", identical=1.0)
 
-def score(pair: Pair) -> Tensor:
+
+def score(pair: Pair, backbone: str = "") -> Tensor:
     """Float32 [N]."""
     result = structural_similarity_index_measure(
         pair.variant.values, pair.reference.values, data_range=1.0, reduction="none"
