@@ -21,7 +21,9 @@ from contract.logs import configure_logs
 from contract.settings import explain
 
 EXIT_CANNOT_START = 2
-SERVED = ("generate", "calibrate")
+SERVED = (("generate",), ("calibrate", "evaluate"))
+"""One worker process each. Calibrations and evaluations take hours, and one waits for the other, so that pictures share
+the processor with one of them only."""
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from app.errors import Fault, InvalidRequest
-from app.request_bodies import CalibrationBody, ComparisonBody, GenerationBody, SamplingBody
+from app.request_bodies import CalibrationBody, ComparisonBody, EvaluationBody, GenerationBody, SamplingBody
 from contract.catalogue import Catalogue, ModelDescription
 from contract.errors import VariantExists
-from contract.payloads import REFERENCE, CalibrationPayload, ComparisonPayload, GenerationPayload
+from contract.payloads import (
+    MAX_EVALUATED,
+    REFERENCE,
+    CalibrationPayload,
+    ComparisonPayload,
+    EvaluationPayload,
+    GenerationPayload,
+)
 from contract.recipe import CalibrationInputs, Recipe
 from contract.registry import Registry
 
@@ -52,6 +59,44 @@ def calibration(body: CalibrationBody, catalogue: Catalogue, registry: Registry)
         raise VariantExists(f"{body.model} already has this variant, and a published one never changes")
     prompts = body.prompts if isinstance(body.prompts, str) else tuple(body.prompts)
     return CalibrationPayload(model=body.model, variant=variant, recipe=recipe, prompts=prompts, held_out=held_out)
+
+
+def evaluation(body: EvaluationBody, catalogue: Catalogue, registry: Registry) -> EvaluationPayload:
+    """The payload of an evaluation. Raises InvalidRequest."""
+    _model(body.model, catalogue)
+    metrics = [metric.partition(":")[0] for metric in body.metrics]
+    for field, names, known in (
+        ("prompt_sets", body.prompt_sets, catalogue.prompt_sets),
+        ("metrics", metrics, catalogue.metrics),
+    ):
+        for name in names:
+            _known(field, name, known)
+    _unrepeated("prompt_sets", body.prompt_sets)
+    _unrepeated("metrics", body.metrics)
+    return EvaluationPayload(
+        model=body.model,
+        variants=_evaluated(body, _variants(registry, body.model)),
+        prompt_sets=tuple(body.prompt_sets),
+        limit=body.limit,
+        metrics=tuple(body.metrics),
+        seed=body.seed,
+    )
+
+
+def _evaluated(body: EvaluationBody, published: list[str]) -> tuple[str, ...]:
+    """The variants that are meant, each of them published."""
+    if body.variants != "all":
+        for name in body.variants:
+            if name == REFERENCE:
+                raise _invalid("variants", f"must not name {REFERENCE}: every variant is measured against it")
+            _known("variants", name, published)
+        _unrepeated("variants", body.variants)
+        return tuple(body.variants)
+    if not published:
+        raise _invalid("variants", f"{body.model} has none yet")
+    if len(published) > MAX_EVALUATED:
+        raise _invalid("variants", f"{body.model} has {len(published)}: name at most {MAX_EVALUATED} of them")
+    return tuple(published)
 
 
 def _sampling(body: SamplingBody, catalogue: Catalogue) -> dict[str, object]:
@@ -99,6 +144,11 @@ def _known(field: str, name: str, allowed: Iterable[str]) -> None:
     names = list(allowed)
     if name not in names:
         raise _invalid(field, f"must be one of: {', '.join(names)}" if names else "there is none yet")
+
+
+def _unrepeated(field: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise _invalid(field, "must not repeat a name")
 
 
 def _invalid(field: str, message: str) -> InvalidRequest:

@@ -13,9 +13,24 @@ from app.body_limit import BodyLimit
 from app.errors import add_error_handlers
 from app.reaper import run_reaper
 from app.request_log import RequestLog
-from app.routes import calibrations, catalogue, comparisons, generations, health, images, metrics, models, variants
+from app.routes import (
+    calibrations,
+    catalogue,
+    comparisons,
+    evaluations,
+    generations,
+    health,
+    images,
+    metrics,
+    models,
+    reports,
+    variants,
+)
 from app.services import start_services
 from app.settings import GatewaySettings
+
+_NOUNS = (generations, comparisons, calibrations, evaluations, models, variants, catalogue, images, reports)
+"""Whose routes ask for a key."""
 
 
 def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
@@ -25,7 +40,7 @@ def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLog)  # the outermost: added last
     add_error_handlers(app)
-    for noun in (generations, comparisons, calibrations, models, variants, catalogue, images):
+    for noun in _NOUNS:
         app.include_router(noun.router, dependencies=[Depends(authorized)])
     app.include_router(health.router)
     app.include_router(metrics.router)

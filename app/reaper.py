@@ -12,8 +12,8 @@ from contract.errors import StoreUnavailable
 from contract.transitions import reap
 
 _SWEEP_INTERVAL = 600.0
-_IMAGE_AGE = 3_600.0
-"""Seconds after which a temporary picture belongs to nobody: writing one takes far less."""
+_FILE_AGE = 3_600.0
+"""Seconds after which a temporary picture or report belongs to nobody: writing one takes far less."""
 
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +36,8 @@ async def run_reaper(services: Services) -> None:
 
 
 def _sweep(services: Services) -> None:
-    pictures = services.images.sweep(_IMAGE_AGE)
-    staged = services.registry.sweep(services.settings.calibration_time_limit_seconds + _IMAGE_AGE)
-    if pictures or staged:
-        _log.info("swept", pictures=pictures, staged=staged)
+    pictures = services.images.sweep(_FILE_AGE)
+    reports = services.reports.sweep(_FILE_AGE)
+    staged = services.registry.sweep(services.settings.calibration_time_limit_seconds + _FILE_AGE)
+    if pictures or reports or staged:
+        _log.info("swept", pictures=pictures, reports=reports, staged=staged)

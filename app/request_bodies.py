@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from contract.card import Identifier
-from contract.payloads import MAX_PROMPT_CHARACTERS, REFERENCE
+from contract.payloads import MAX_EVALUATED, MAX_PROMPT_CHARACTERS, MAX_PROMPTS, REFERENCE, MetricName, PromptSetName
 from contract.recipe import Recipe
 
 
@@ -72,3 +72,20 @@ class CalibrationBody(BaseModel):
         description="a prompt set's name, or prompts; a part of them is held out to measure the variant"
     )
     variant: Identifier | None = Field(default=None, description="the new name; the recipe's own if missing")
+
+
+class EvaluationBody(BaseModel):
+    """`POST /v1/evaluations`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: Identifier
+    variants: Literal["all"] | Annotated[list[Identifier], Field(min_length=1, max_length=MAX_EVALUATED)] = Field(
+        default="all", description="published variants, or all that the model has"
+    )
+    prompt_sets: list[PromptSetName] = Field(min_length=1, max_length=8, description="the first is the primary one")
+    limit: int = Field(default=64, ge=1, le=MAX_PROMPTS, description="prompts of each set")
+    metrics: list[MetricName] = Field(
+        default=[], max_length=32, description="`name` or `name:backbone`; the default ones if empty"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32)

@@ -18,6 +18,7 @@ from contract.catalogue import Catalogue
 from contract.images import ImageStore
 from contract.job_store import AsyncJobStore
 from contract.registry import Registry
+from contract.reports import ReportStore
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Services:
     store: AsyncJobStore
     images: ImageStore
     registry: Registry
+    reports: ReportStore
     keys: ApiKeys
     tokens: TokenSender
 
@@ -55,6 +57,7 @@ def start_services(settings: GatewaySettings, redis_url: str) -> Services:
         store=AsyncJobStore(redis_url, GATEWAY_TIMEOUTS),
         images=ImageStore(settings.data_dir / "images"),
         registry=Registry(settings.variants, settings.data_dir),
+        reports=ReportStore(settings.data_dir / "reports"),
         keys=ApiKeys.read(settings.api_keys_file),
         tokens=TokenSender(redis_url),
     )

@@ -32,11 +32,11 @@ class GatewaySettings(SharedSettings):
 
     def limits(self, kind: JobKind) -> JobLimits:
         """The bounds that a job of this kind is accepted with."""
-        calibration = kind is JobKind.CALIBRATION
+        long = kind in (JobKind.CALIBRATION, JobKind.EVALUATION)
         return JobLimits(
             lease_seconds=self.lease_seconds,
             max_attempts=self.max_attempts,
-            time_limit_seconds=self.calibration_time_limit_seconds if calibration else self.time_limit_seconds,
+            time_limit_seconds=self.calibration_time_limit_seconds if long else self.time_limit_seconds,
             retention_seconds=self.retention_seconds,
         )
 

@@ -13,13 +13,16 @@ from app.answers import JobAnswer, job_answer, job_url
 from app.api_keys import Owner
 from app.services import Services, services_of
 from app.waiting import preferred_wait, wait_for
-from contract.broker import CALIBRATE, generate_queue
+from contract.broker import CALIBRATE, EVALUATE, generate_queue
 from contract.jobs import JobKind, JobMessage, JobRecord
-from contract.payloads import CalibrationPayload, Payload
+from contract.payloads import Payload
 from contract.transitions import Submission, find, submit
 
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 Prefer = Annotated[str | None, Header(description="`wait=N`: answer when the job has ended, at most N <= 60 seconds")]
+
+_QUEUES = {JobKind.CALIBRATION: CALIBRATE, JobKind.EVALUATION: EVALUATE}
+"""Of the kinds that do not wait among a model's pictures."""
 
 
 class Submitter:
@@ -56,10 +59,9 @@ class Submitter:
         return job_answer(record)
 
     def _submission(self, kind: JobKind, body: BaseModel, payload: Payload) -> Submission:
-        calibration = isinstance(payload, CalibrationPayload)
         return Submission(
             kind=kind,
-            queue=CALIBRATE if calibration else generate_queue(payload.model),
+            queue=_QUEUES.get(kind) or generate_queue(payload.model),
             payload=payload,
             limits=self._services.settings.limits(kind),
             owner=self._owner,

@@ -18,12 +18,14 @@ _HEALTHY_SECONDS = 60.0
 """A child that lived for so long is started again after the shortest pause."""
 
 
-def worker_child(queues: str, redis_url: str, metrics_port: int) -> Child:
-    """A worker process for `generate` or `calibrate`; port 0 is no exporter."""
-    command = [sys.executable, "-m", "worker", "--queues", queues]
+def worker_child(queues: Sequence[str], redis_url: str, metrics_port: int) -> Child:
+    """A worker process for some of `generate`, `calibrate` and `evaluate`; port 0 is no exporter."""
+    command = [sys.executable, "-m", "worker"]
+    for queue in queues:
+        command += ["--queues", queue]
     if metrics_port:
         command += ["--metrics-host", "127.0.0.1", "--metrics-port", str(metrics_port)]
-    return Child(f"worker {queues}", command, env={**os.environ, "FACSIMILE_REDIS_URL": redis_url})
+    return Child(f"worker {'+'.join(queues)}", command, env={**os.environ, "FACSIMILE_REDIS_URL": redis_url})
 
 
 @dataclass

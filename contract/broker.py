@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CALIBRATE = "calibrate"
+EVALUATE = "evaluate"
 WAKE_UP = "facsimile.wake_up"
 """The task that a token calls: its only argument is a JobMessage as JSON object."""
 

@@ -52,7 +52,7 @@ class ConsistencyReport(BaseModel):
 
 
 class Card(BaseModel):
-    """Everything a user must know before trusting a variant."""
+    """Everything a user must know before trusting a variant. Files leave `evaluation` out: the gateway fills it in."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,9 +65,11 @@ class Card(BaseModel):
     signature: SamplerSignature
     calibration_prompt_ids: tuple[str, ...]
     calibration_seconds: float
+    calibration_peak_bytes: int | None = None
     quantized_layers: int
     float_layers: tuple[str, ...]
     denoiser_bytes: int
     reference_denoiser_bytes: int
     report: ConsistencyReport
     versions: dict[str, str]
+    evaluation: str | None = Field(default=None, description="path of the latest evaluation report of this checkpoint")

@@ -4,7 +4,9 @@ ContractError
 ├── RecipeError          a recipe is malformed or contradicts itself
 ├── RegistryError        a published variant cannot be read or written
 │   └── VariantExists    that name is taken, and a published variant never changes
-├── ImageStoreError      a picture cannot be stored
+├── StorageError         a file cannot be stored
+│   ├── ImageStoreError      a picture
+│   └── ReportStoreError     a report
 ├── StoreUnavailable     the broker does not answer, or its memory is full
 ├── AdmissionError       a job is not accepted
 │   ├── QueueFull            as many jobs are open as the service admits
@@ -34,13 +36,21 @@ class VariantExists(RegistryError):
     code = "variant-exists"
 
 
-class ImageStoreError(ContractError):
+class StorageError(ContractError):
     code = "storage-unusable"
 
     def __init__(self, message: str, *, full: bool = False) -> None:
         super().__init__(message)
         if full:
             self.code = "storage-full"
+
+
+class ImageStoreError(StorageError):
+    pass
+
+
+class ReportStoreError(StorageError):
+    pass
 
 
 class StoreUnavailable(ContractError):

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import tempfile
-import time
 from pathlib import Path
 
 from contract.errors import ImageStoreError
+from contract.folders import FULL, seconds_since_write, sync_folder
 from contract.payloads import OutputFormat
 
 EXTENSIONS: dict[OutputFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 MEDIA_TYPES = {extension: f"image/{form}" for form, extension in EXTENSIONS.items()}
 
 _NAME = re.compile(r"([0-9a-f]{64})\.(png|jpg|webp)")
-_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _TEMPORARY = ".part-"
 
 
@@ -44,7 +42,7 @@ class ImageStore:
                 _link_if_absent(picture, target)
         except OSError as error:
             raise ImageStoreError(
-                f"the picture could not be stored: {error.strerror}", full=error.errno in _FULL
+                f"the picture could not be stored: {error.strerror}", full=error.errno in FULL
             ) from error
         return name
 
@@ -57,19 +55,11 @@ class ImageStore:
 
     def sweep(self, older_than: float) -> int:
         """Remove temporary files that were left `older_than` seconds ago or earlier; answers how many."""
-        stale = [path for path in self.folder.glob(f"??/{_TEMPORARY}*") if _age(path) >= older_than]
+        temporary = self.folder.glob(f"??/{_TEMPORARY}*")
+        stale = [path for path in temporary if seconds_since_write(path) >= older_than]
         for path in stale:
             path.unlink(missing_ok=True)
         return len(stale)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a folder's entries durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _link_if_absent(content: bytes, target: Path) -> None:
@@ -87,10 +77,3 @@ def _link_if_absent(content: bytes, target: Path) -> None:
         sync_folder(target.parent)
     finally:
         Path(temporary).unlink(missing_ok=True)
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0

@@ -13,8 +13,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from contract.payloads import CalibrationPayload, ComparisonPayload, GenerationPayload, Payload
-from contract.results import CalibrationResult, ComparisonResult, GenerationResult, Result
+from contract.payloads import CalibrationPayload, ComparisonPayload, EvaluationPayload, GenerationPayload, Payload
+from contract.results import CalibrationResult, ComparisonResult, EvaluationResult, GenerationResult, Result
 
 SCHEMA_VERSION = 1
 """Version of the record and of the token. A worker refuses a version that it does not know."""
@@ -41,6 +41,7 @@ class JobKind(StrEnum):
     GENERATION = "generation"
     COMPARISON = "comparison"
     CALIBRATION = "calibration"
+    EVALUATION = "evaluation"
 
     @property
     def payload(self) -> TypeAdapter[Payload]:
@@ -57,11 +58,13 @@ _PAYLOADS: dict[JobKind, TypeAdapter[Payload]] = {
     JobKind.GENERATION: TypeAdapter(GenerationPayload),
     JobKind.COMPARISON: TypeAdapter(ComparisonPayload),
     JobKind.CALIBRATION: TypeAdapter(CalibrationPayload),
+    JobKind.EVALUATION: TypeAdapter(EvaluationPayload),
 }
 _RESULTS: dict[JobKind, TypeAdapter[Result]] = {
     JobKind.GENERATION: TypeAdapter(GenerationResult),
     JobKind.COMPARISON: TypeAdapter(ComparisonResult),
     JobKind.CALIBRATION: TypeAdapter(CalibrationResult),
+    JobKind.EVALUATION: TypeAdapter(EvaluationResult),
 }
 
 

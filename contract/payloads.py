@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contract.card import Identifier
 from contract.recipe import Recipe
@@ -14,7 +14,18 @@ REFERENCE = "reference"
 
 MAX_PROMPT_CHARACTERS = 2_000
 
+MAX_EVALUATED = 16
+"""Variants that one evaluation may measure."""
+
+MAX_PROMPTS = 5_000
+"""Prompts of each set that one evaluation may draw."""
+
 OutputFormat = Literal["png", "jpeg", "webp"]
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}(:[a-z0-9][a-z0-9_-]{0,63})?$")]
+"""A metric, and after a colon what it sees pictures through, where it is not the metric's own choice."""
+
+PromptSetName = Annotated[str, Field(pattern=r"^[^/]{1,64}$")]
+"""A set's name in the catalogue; never a path."""
 
 
 class SamplingPayload(BaseModel):
@@ -60,4 +71,25 @@ class CalibrationPayload(BaseModel):
     held_out: int = Field(ge=1, le=1024)
 
 
-Payload = GenerationPayload | ComparisonPayload | CalibrationPayload
+class EvaluationPayload(BaseModel):
+    """Variants against the reference over whole prompt sets, of which the first is the primary one: `limit` prompts of
+    each. No metrics means the default ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Identifier
+    variants: tuple[Identifier, ...] = Field(min_length=1, max_length=MAX_EVALUATED)
+    prompt_sets: tuple[PromptSetName, ...] = Field(min_length=1, max_length=8)
+    limit: int = Field(ge=1, le=MAX_PROMPTS)
+    metrics: tuple[MetricName, ...] = Field(max_length=32)
+    seed: int = Field(ge=0, lt=2**32)
+
+    @field_validator("variants", "prompt_sets", "metrics")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("must not repeat a name")
+        return names
+
+
+Payload = GenerationPayload | ComparisonPayload | CalibrationPayload | EvaluationPayload

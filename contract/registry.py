@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import re
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from pydantic import ValidationError
 
 from contract.card import Card
 from contract.errors import RegistryError, VariantExists
-from contract.images import sync_folder
+from contract.folders import seconds_since_write, sync_folder, sync_tree
 
 CARD = "card.json"
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -65,6 +63,11 @@ class Registry:
                 return PublishedVariant(folder, _read_card(folder, model, variant))
         return None
 
+    def folder(self, model: str, variant: str) -> Path:
+        """Where a variant is, or, when there is none of that name, where it would be published."""
+        folders = [root / model / variant for root in self._roots]
+        return next((folder for folder in folders if (folder / CARD).is_file()), folders[-1])
+
     def stage(self, name: str) -> Path:
         """A new empty folder to build a variant in, on the same file system as the published ones."""
         folder = self._staging / name
@@ -80,7 +83,7 @@ class Registry:
         if self.get(card.model, card.variant) or target.exists():
             raise VariantExists(f"{card.model} already has a variant {card.variant}, and a published one never changes")
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sync_tree(staged)
+        sync_tree(staged)
         try:
             staged.rename(target)
         except OSError as error:
@@ -94,7 +97,7 @@ class Registry:
         """Remove staging folders last written to `older_than` seconds ago or earlier; answers how many."""
         if not self._staging.is_dir():
             return 0
-        stale = [folder for folder in self._staging.iterdir() if time.time() - _last_write(folder) >= older_than]
+        stale = [folder for folder in self._staging.iterdir() if seconds_since_write(folder) >= older_than]
         for folder in stale:
             shutil.rmtree(folder, ignore_errors=True)
         return len(stale)
@@ -109,18 +112,3 @@ def _read_card(folder: Path, model: str | None = None, variant: str | None = Non
     if (model, variant) not in ((None, None), (card.model, card.variant)):
         raise RegistryError(f"the card in {model}/{variant} is that of {card.model}/{card.variant}")
     return card
-
-
-def _sync_tree(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with (Path(parent) / name).open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(Path(parent))
-
-
-def _last_write(folder: Path) -> float:
-    try:
-        return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-    except FileNotFoundError:
-        return time.time()

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.card import Card, Identifier, Statistic
+from contract.reports import ReportForm
 
 Metric = Annotated[float, Field(allow_inf_nan=False)] | None
 
@@ -77,4 +78,17 @@ class CalibrationResult(BaseModel):
     card: Card
 
 
-Result = GenerationResult | ComparisonResult | CalibrationResult
+class EvaluationResult(BaseModel):
+    """Means over prompts by variant, prompt set and metric, and the floors they are read against, measured on the first
+    set. `failures` says why a variant could not be measured; `report` has the paths of everything else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Identifier
+    report: dict[ReportForm, str]
+    variants: dict[Identifier, dict[str, dict[str, Statistic]]]
+    floors: dict[str, dict[str, Statistic]]
+    failures: dict[Identifier, str]
+
+
+Result = GenerationResult | ComparisonResult | CalibrationResult | EvaluationResult

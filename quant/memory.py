@@ -1,8 +1,10 @@
-"""Memory that the C library keeps after large tensors have gone."""
+"""The memory of this process: what the C library keeps after large tensors have gone, and the most there ever was."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,6 +15,26 @@ def trim() -> None:
     release = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if release is not None:
         release(0)
+
+
+class PeakMemory:
+    """The most bytes that the process had resident since this object was made; where the system cannot start its mark
+    anew (it can on Linux), since the process began."""
+
+    def __init__(self) -> None:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return
+
+    @property
+    def resident_bytes(self) -> int:
+        """The mark now."""
+        try:
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+        except OSError:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 class TrimAfterFirstCall:

@@ -22,6 +22,7 @@ from quant.comparison import CONSISTENCY, bfloat16_copy, evaluate
 from quant.errors import RecipeMismatch
 from quant.generation import Sampling
 from quant.layout import quantized_layers
+from quant.memory import PeakMemory
 from quant.pipelines import denoiser_of, load_reference, load_unsigned
 from quant.prompts import Prompt
 from quant.registry import family_of, find
@@ -49,17 +50,17 @@ def quantize(job: Quantization, folder: Path, on_progress: Progress) -> Card:
     `on_progress` gets (stage, done, total) for the stages calibrate, save, measure. Raises RecipeMismatch when recipe
     and model or the two prompt lists do not fit, ModelError, and QuantError from calibration."""
     _check(job)
-    started = time.monotonic()
+    started, memory = time.monotonic(), PeakMemory()
     pipeline = load_reference(job.description)
     method = find(quant.methods, job.recipe.method)
     layout = method.quantize(pipeline, job.recipe, _runs(job), on_progress)
-    seconds = time.monotonic() - started
+    cost = _Cost(time.monotonic() - started, memory.resident_bytes)
     on_progress("save", 0, 1)
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(pipeline, denoiser_of(pipeline), layout, folder)
     on_progress("save", 1, 1)
     del pipeline
-    card = _card(job, folder, seconds, on_progress)
+    card = _card(job, folder, cost, on_progress)
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return card
 
@@ -94,7 +95,13 @@ def _runs(job: Quantization) -> list[Sampling]:
     return [replace(base, prompt=prompt.text, seed=base.seed + i) for i, prompt in enumerate(prompts)]
 
 
-def _card(job: Quantization, folder: Path, seconds: float, on_progress: Progress) -> Card:
+@dataclass(frozen=True)
+class _Cost:
+    seconds: float
+    peak_bytes: int
+
+
+def _card(job: Quantization, folder: Path, cost: _Cost, on_progress: Progress) -> Card:
     reference = load_reference(job.description)
     served = load_unsigned(folder)
     sampling = replace(_sampling(job), seed=HELD_OUT_SEED)
@@ -108,7 +115,8 @@ def _card(job: Quantization, folder: Path, seconds: float, on_progress: Progress
         created=datetime.now(UTC),
         signature=_signature(reference, sampling),
         calibration_prompt_ids=tuple(p.id for p in job.calibration[: job.recipe.calibration.num_prompts]),
-        calibration_seconds=round(seconds, 3),
+        calibration_seconds=round(cost.seconds, 3),
+        calibration_peak_bytes=cost.peak_bytes,
         quantized_layers=len(quantized_layers(denoiser_of(served))),
         float_layers=_float_layers(served),
         denoiser_bytes=denoiser_bytes(folder, family_of(served).DENOISER),

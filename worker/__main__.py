@@ -1,4 +1,5 @@
-"""`python -m worker --queues generate`: a worker process. One runs per device; calibrations have their own."""
+"""`python -m worker --queues generate`: a worker process. One runs per device; calibrations and evaluations, which take
+long, have their own."""
 
 from __future__ import annotations
 
@@ -32,6 +33,7 @@ class Served(StrEnum):
 
     GENERATE = "generate"
     CALIBRATE = "calibrate"
+    EVALUATE = "evaluate"
 
 
 def main(

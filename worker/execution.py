@@ -10,8 +10,9 @@ import structlog
 
 from contract.call import Call
 from contract.errors import ContractError, StoreUnavailable
+from contract.folders import FULL
 from contract.jobs import SCHEMA_VERSION, JobError, JobRecord
-from contract.payloads import CalibrationPayload
+from contract.payloads import SamplingPayload
 from contract.transitions import Claimant, acknowledge_cancel, fail, find, release, succeed
 from worker.jobs import job_of
 from worker.lease import DeadlineExceeded, JobCanceled, JobFenced, JobLease, JobReleased
@@ -68,9 +69,12 @@ def _failure(runtime: Runtime, record: JobRecord, error: Exception) -> Call[str]
         return _out_of_memory(runtime, claimant)
     if isinstance(error, QuantError | ContractError):
         _log.warning("job failed", code=error.code, error=str(error))
-        if error.code == "invalid-output" and not isinstance(record.payload, CalibrationPayload):
+        if error.code == "invalid-output" and isinstance(record.payload, SamplingPayload):
             INVALID_IMAGES.labels(record.payload.model, record.payload.variant).inc()
         return fail(claimant, JobError(code=error.code, message=str(error)))
+    if isinstance(error, OSError) and error.errno in FULL:
+        _log.error("job failed: no room", error=str(error))
+        return fail(claimant, JobError(code="storage-full", message="there is no room for what the job writes"))
     _log.exception("job failed")
     message = f"an unexpected {type(error).__name__} in the worker; its log has the details"
     return fail(claimant, JobError(code="internal", message=message))

@@ -7,11 +7,12 @@ import socket
 from dataclasses import dataclass
 
 from contract.announcements import Announcement
-from contract.broker import CALIBRATE, WORKER_TIMEOUTS, generate_queue
+from contract.broker import CALIBRATE, EVALUATE, WORKER_TIMEOUTS, generate_queue
 from contract.catalogue import Catalogue, read_models
 from contract.images import ImageStore
 from contract.job_store import JobStore
 from contract.registry import Registry
+from contract.reports import ReportStore
 from worker.lease import Patience
 from worker.pipeline_cache import PipelineCache
 from worker.settings import WorkerSettings
@@ -28,6 +29,7 @@ class Runtime:
     store: JobStore
     images: ImageStore
     registry: Registry
+    reports: ReportStore
     catalogue: Catalogue
     pipelines: PipelineCache
     patience: Patience
@@ -44,12 +46,13 @@ class Runtime:
 
 
 def start_runtime(settings: WorkerSettings, served: tuple[str, ...]) -> Runtime:
-    """A worker that serves `generate` (the queues of all models), `calibrate`, or both. Raises ContractError and
-    QuantError for unreadable models, recipes or prompts."""
+    """A worker that serves one or more of `generate` (the queues of all models), `calibrate` and `evaluate`. Raises
+    ContractError and QuantError for unreadable models, recipes or prompts."""
     from quant.catalogue import catalogue
 
     models = read_models(settings.models)
-    queues = {"generate": tuple(generate_queue(model) for model in models), "calibrate": (CALIBRATE,)}
+    generate = tuple(generate_queue(model) for model in models)
+    queues = {"generate": generate, "calibrate": (CALIBRATE,), "evaluate": (EVALUATE,)}
     registry = Registry(settings.variants, settings.data_dir)
     device = _device(settings.device)
     return Runtime(
@@ -60,6 +63,7 @@ def start_runtime(settings: WorkerSettings, served: tuple[str, ...]) -> Runtime:
         store=JobStore(settings.redis_url, WORKER_TIMEOUTS),
         images=ImageStore(settings.data_dir / "images"),
         registry=registry,
+        reports=ReportStore(settings.data_dir / "reports"),
         catalogue=catalogue(models, settings.recipes, settings.prompts),
         pipelines=PipelineCache(models, registry, device=device, capacity=settings.pipelines),
         patience=Patience(settings.stall_seconds, settings.drain_seconds),

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from app.errors import NotFound
-from app.services import Shared
+from app.services import Services, Shared
 from contract.card import Card, Identifier
+from contract.reports import report_url
 
 router = APIRouter(prefix="/v1/variants", tags=["variants"])
 
@@ -23,13 +24,18 @@ class VariantList(BaseModel):
 @router.get("")
 def index(services: Shared, model: Annotated[Identifier | None, Query()] = None) -> VariantList:
     """List the published variants, of all models or of one."""
-    return VariantList(data=[published.card for published in services.registry.variants(model)])
+    return VariantList(data=[_linked(published.card, services) for published in services.registry.variants(model)])
 
 
 @router.get("/{model}/{variant}")
 def show(model: str, variant: str, services: Shared) -> Card:
-    """A variant's card: how it was made, and how faithful it is."""
+    """A variant's card: how it was made, how faithful it is, and where its latest evaluation report is."""
     published = services.registry.get(model, variant)
     if published is None:
         raise NotFound("there is no such variant")
-    return published.card
+    return _linked(published.card, services)
+
+
+def _linked(card: Card, services: Services) -> Card:
+    report = services.reports.of_variant(card.digest)
+    return card.model_copy(update={"evaluation": report_url(report, "html") if report else None})

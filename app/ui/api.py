@@ -21,7 +21,6 @@ from app.routes.models import ModelAnswer, ModelList
 from app.routes.variants import VariantList
 from contract.card import Card
 from contract.jobs import JobKind
-from contract.results import ImageFile
 
 POLL_SECONDS = 0.3
 
@@ -67,6 +66,11 @@ class Connection:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
+    @property
+    def open(self) -> bool:
+        """Whether no key is sent: then the reader's browser can follow links into the API by itself."""
+        return "Authorization" not in self._client.headers
+
     async def offer(self) -> Offer:
         """Models, variants and presets."""
         models = ModelList.model_validate_json(await self._get("/v1/models"))
@@ -92,10 +96,10 @@ class Connection:
         """Ask for a job to be canceled."""
         _checked(await self._client.post(link))
 
-    async def download(self, image: ImageFile, folder: Path) -> str:
-        """The path of a copy of a stored picture, byte for byte."""
-        target = folder / image.url.rpartition("/")[2]
-        target.write_bytes(await self._get(image.url))
+    async def download(self, url: str, folder: Path) -> str:
+        """The path of a copy of a stored picture or report, byte for byte."""
+        target = folder / url.rpartition("/")[2]
+        target.write_bytes(await self._get(url))
         return str(target)
 
     async def _get(self, path: str) -> bytes:

@@ -46,7 +46,7 @@ def build(api: Api, key: gr.Textbox, offer: gr.State) -> SamplingInputs:
         if not isinstance(result, ComparisonResult):
             return {}
         pictures = (result.reference.images[0], result.variant.images[0], result.differences[0])
-        reference, variant, map_ = [await connection.download(image, folder) for image in pictures]
+        reference, variant, map_ = [await connection.download(image.url, folder) for image in pictures]
         return {
             slider: (reference, variant),
             difference: map_,

@@ -40,7 +40,7 @@ def build(api: Api, key: gr.Textbox, offer: gr.State) -> SamplingInputs:
         result = job.result
         if not isinstance(result, GenerationResult):
             return {}
-        files = [await connection.download(image, folder) for image in result.images]
+        files = [await connection.download(image.url, folder) for image in result.images]
         return {gallery: files, facts: _facts(result)}
 
     panel.runs(JobKind.GENERATION, [*inputs.components, count], _body, [gallery, facts], show)

@@ -1,5 +1,5 @@
-"""The part that Generate, Compare and Calibrate share: a button that starts a job, one that stops it, and the line that
-says how far it is."""
+"""The part that all tabs with jobs share: a button that starts one, one that stops it, and the line that says how far
+it is."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Figures as the page writes them."""
+"""Figures as the page writes them, and the link to where they are explained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 
 from contract.card import Statistic
 
@@ -42,6 +43,13 @@ def stages(seconds: Mapping[str, float]) -> str:
 
 
 def metric_name(name: str) -> str:
-    """A metric's identifier as prose."""
+    """A metric's identifier as prose, with what it sees pictures through after it if that is named."""
     known = {"psnr": "PSNR (dB)", "ssim": "SSIM", "latent_mse": "Latent MSE", "lpips": "LPIPS"}
-    return known.get(name, name.replace("_", " ").capitalize())
+    metric, _, backbone = name.partition(":")
+    prose = known.get(metric, metric.replace("_", " ").capitalize())
+    return f"{prose} ({backbone})" if backbone else prose
+
+
+def report_link(url: str, text: str) -> str:
+    """A link as HTML to a report, which opens in a tab of its own."""
+    return f'<a href="{escape(url)}" target="_blank" rel="noopener">{escape(text)}</a>'

@@ -1,12 +1,13 @@
-"""The page: a masthead, the API key where one is needed, four tabs."""
+"""The page: a masthead, the API key where one is needed, five tabs."""
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import gradio as gr
 
-from app.ui import calibrate, compare, generate, variants
+from app.ui import calibrate, compare, evaluate, generate, variants
 from app.ui.api import Api, KeyNeeded, ServiceError
 from app.ui.job_panel import job_line
 
@@ -36,10 +37,13 @@ def build_page(api: Api) -> gr.Blocks:
             table = variants.build(offer)
         with gr.Tab("Calibrate"):
             calibrating = calibrate.build(api, key)
+        with gr.Tab("Evaluate"):
+            evaluating = evaluate.build(api, key, offer)
 
-        targets = [notice, key, offer, *generating.targets, *comparing.targets, table, *calibrating.targets]
+        tabs = (generating.targets, comparing.targets, [table], calibrating.targets, evaluating.targets)
+        targets = [notice, key, offer, *chain.from_iterable(tabs)]
 
-        async def fill(given: str, model: str | None, compared: str | None) -> list[Any]:
+        async def fill(given: str, model: str | None, compared: str | None, *evaluated: Any) -> list[Any]:
             try:
                 async with api.connect(given) as connection:
                     latest = await connection.offer()
@@ -56,12 +60,13 @@ def build_page(api: Api) -> gr.Blocks:
                 latest,
                 *generating.choices(latest, model),
                 *comparing.choices(latest, compared),
-                variants.rows(latest),
+                variants.rows(latest, linked=not given),
                 *calibrating.choices(latest),
+                *evaluating.choices(latest, *evaluated),
             ]
 
-        seen = [key, generating.model, comparing.model]
-        for event in (page.load, key.submit, calibrating.done.success):
+        seen = [key, generating.model, comparing.model, *evaluating.targets]
+        for event in (page.load, key.submit, calibrating.done.success, evaluating.done.success):
             event(fill, seen, targets, show_progress="hidden", api_visibility="private")
     page.queue(default_concurrency_limit=CONCURRENT_READERS)
     return page

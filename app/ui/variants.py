@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
 from app.ui.api import Offer
-from app.ui.numbers import megabytes, statistic
+from app.ui.numbers import megabytes, report_link, statistic
 from contract.card import Card
 
-HEADERS = ["Model", "Variant", "Scheme", "PSNR (dB) [95 %]", "Noise floor", "Denoiser", "Reference", "Digest", "Made"]
+HEADERS = [
+    "Model",
+    "Variant",
+    "Scheme",
+    "PSNR (dB) [95 %]",
+    "Noise floor",
+    "Denoiser",
+    "Reference",
+    "Digest",
+    "Made",
+    "Report",
+]
 
 
 def build(offer: gr.State) -> gr.Dataframe:
@@ -18,18 +29,21 @@ def build(offer: gr.State) -> gr.Dataframe:
     gr.Markdown(
         "Every variant has a card: its recipe, its files' digest, and how far its pictures are from the reference's."
     )
-    table = gr.Dataframe(headers=HEADERS, interactive=False, wrap=True, label="Variants", elem_id="variants")
+    types: list[Literal["str", "html"]] = ["html" if header == "Report" else "str" for header in HEADERS]
+    table = gr.Dataframe(
+        headers=HEADERS, datatype=types, interactive=False, wrap=True, label="Variants", elem_id="variants"
+    )
     card = gr.JSON(label="Card (choose a row)", open=False)
     table.select(_choose, [offer], [card], show_progress="hidden", api_visibility="private")
     return table
 
 
-def rows(offer: Offer) -> list[list[str]]:
-    """One row per card."""
-    return [_row(card) for card in offer.cards]
+def rows(offer: Offer, *, linked: bool) -> list[list[str]]:
+    """One row per card. `linked` says whether the reader's browser can follow links into the API."""
+    return [_row(card, linked) for card in offer.cards]
 
 
-def _row(card: Card) -> list[str]:
+def _row(card: Card, linked: bool) -> list[str]:
     return [
         card.model,
         card.variant,
@@ -40,6 +54,7 @@ def _row(card: Card) -> list[str]:
         megabytes(card.reference_denoiser_bytes),
         card.digest[:12],
         f"{card.created:%Y-%m-%d %H:%M}",
+        report_link(card.evaluation, "Report") if card.evaluation and linked else card.evaluation or "",
     ]
 
 

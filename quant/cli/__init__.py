@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from contract.errors import ContractError
+from quant.cli.bench import bench
 from quant.cli.compare import compare
 from quant.cli.engine import engine
 from quant.cli.generate import generate
@@ -35,6 +36,6 @@ def main() -> None:
     """Quantized diffusion models: make them, draw with them, say how faithful they are."""
 
 
-commands: tuple[Callable[..., None], ...] = (quantize, generate, compare, engine)
+commands: tuple[Callable[..., None], ...] = (quantize, generate, compare, bench, engine)
 for command in commands:
     app.command()(command)

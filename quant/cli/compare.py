@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from contract.card import Statistic
+from quant.backbone import Backbones
 from quant.cli.options import (
     MODELS,
     PROMPTS,
@@ -25,13 +26,13 @@ from quant.cli.options import (
     stdout,
     variant_folder,
 )
-from quant.comparison import CONSISTENCY, bfloat16_copy, evaluate
+from quant.comparison import bfloat16_copy, evaluate
+from quant.evaluation.metric_choice import choose
 from quant.generation import SEEDS, Sampling
 from quant.pipelines import load_reference, load_variant
 from quant.prompts import load_prompts
 
 NOISE_FLOOR = "noise_floor"
-METRICS = (*CONSISTENCY, "prompt_accuracy")
 
 
 def compare(
@@ -60,11 +61,14 @@ def compare(
         width=description.width,
         height=description.height,
     )
+    possible, reasons = choose((), Backbones(), sampling.height, sampling.width)
+    metrics = tuple(metric.key for metric in possible if not metric.of_sets)
     started = time.monotonic()
     with progress_bar() as show:
-        measured = evaluate(reference, arms, chosen, sampling, METRICS, show)
+        measured = evaluate(reference, arms, chosen, sampling, metrics, show)
     result = _dump(measured[variant]) | {
         NOISE_FLOOR: _dump(measured[NOISE_FLOOR]),
+        "not_measured": reasons,
         "model": model,
         "variant": variant,
         "prompts": prompts,

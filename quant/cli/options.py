@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contract.catalogue import ModelDescription, read_models
+from quant.checkpoint import CARD
 from quant.errors import CheckpointError, ModelError
 from quant.kernels.selection import default_engine
 
@@ -52,10 +53,15 @@ def variant_folder(model: str, variant: str, roots: list[Path]) -> Path:
     raise CheckpointError(f"variant {variant!r} of {model} is not there; there are {', '.join(known) or 'none'}")
 
 
+def variant_names(model: str, roots: list[Path]) -> list[str]:
+    """The variants that a model has in any of the folders, sorted."""
+    return sorted({path.parent.name for root in roots for path in (root / model).glob(f"*/{CARD}")})
+
+
 @contextmanager
 def progress_bar() -> Iterator[Any]:
     """A function (stage, done, total) that draws a bar with time left on standard error."""
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr) as progress:
         bars: dict[str, Any] = {}
 

@@ -17,12 +17,12 @@ TRAITS = Traits(better="higher", identical=None, symmetric=False, backbones=("ju
 
 
 def score(pair: Pair, backbone: str = "judge") -> Tensor:
-    """Float32 [N], NaN where the prompt's attributes are not known. Raises BackboneMissing, and PictureMismatch for
-    pictures that the judge cannot read."""
+    """Float32 [N], NaN where the prompt's attributes are not known and for a picture that is not finite. Raises
+    BackboneMissing, and PictureMismatch for pictures that the judge cannot read."""
     answers = cast(JudgeBackbone, pair.backbones.get(backbone)).read(pair.variant.values)
-    return torch.tensor(
-        [_share(answer, prompt.attributes) for answer, prompt in zip(answers, pair.prompts, strict=True)]
-    )
+    shares = [_share(answer, prompt.attributes) for answer, prompt in zip(answers, pair.prompts, strict=True)]
+    finite = pair.variant.values.isfinite().flatten(1).all(dim=1)
+    return torch.where(finite, torch.tensor(shares), float("nan"))
 
 
 def _share(answer: dict[str, str], wanted: dict[str, str]) -> float:

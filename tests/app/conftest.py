@@ -40,6 +40,7 @@ CATALOGUE = Catalogue(
 GENERATION = {"model": "tiny", "prompt": "a red cube"}
 COMPARISON = {"model": "tiny", "prompt": "a red cube", "variant": "shipped-one"}
 CALIBRATION = {"model": "tiny", "recipe": "minmax-w8a8", "prompts": "tiny-prompts"}
+EVALUATION = {"model": "tiny", "prompt_sets": ["tiny-prompts"]}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A worker that needs no model: it claims jobs as a real one does and answers them with a small picture."""
+"""A worker that needs no model: it claims jobs as a real one does and answers them with a small picture or report."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ from contract.card import Statistic
 from contract.images import ImageStore, image_url
 from contract.job_store import JobStore
 from contract.jobs import JobProgress, JobRecord
-from contract.payloads import CalibrationPayload, ComparisonPayload, GenerationPayload
-from contract.results import Arm, CalibrationResult, ComparisonResult, GenerationResult, ImageFile, Result, Score
+from contract.payloads import CalibrationPayload, ComparisonPayload, EvaluationPayload, GenerationPayload
+from contract.reports import EXTENSIONS, FILES, ReportStore, report_url
+from contract.results import (
+    Arm,
+    CalibrationResult,
+    ComparisonResult,
+    EvaluationResult,
+    GenerationResult,
+    ImageFile,
+    Result,
+    Score,
+)
 from contract.transitions import Claimant, acknowledge_cancel, claim, renew, succeed
 from tests.contract.cards import card
 
@@ -29,6 +39,7 @@ class PretendWorker:
         self.hold = threading.Event()
         self._store = store
         self._images = images
+        self._reports = ReportStore(images.folder.parent / "reports")
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -42,7 +53,7 @@ class PretendWorker:
 
     def _work(self) -> None:
         while not self._stopped.wait(0.02):
-            record = self._store.run(claim(["generate.tiny", "calibrate"], "pretend"))
+            record = self._store.run(claim(["generate.tiny", "calibrate", "evaluate"], "pretend"))
             if record:
                 self._answer(record, Claimant(record.id, record.attempt))
 
@@ -61,6 +72,7 @@ class PretendWorker:
             GenerationPayload: self._generation,
             ComparisonPayload: self._comparison,
             CalibrationPayload: _calibration,
+            EvaluationPayload: self._evaluation,
         }
         return results[type(record.payload)](record.payload)
 
@@ -76,6 +88,24 @@ class PretendWorker:
         score = Score(metrics={"psnr": (33.125,), "ssim": (None,)}, noise_floor=floor)
         return ComparisonResult(
             seed=payload.seed, reference=arm, variant=arm, differences=(self._picture(),), score=score
+        )
+
+    def _evaluation(self, payload: EvaluationPayload) -> EvaluationResult:
+        """The first variant is measured, the others cannot be."""
+        staged = self._reports.stage("pretend")
+        for name in FILES:
+            (staged / name).write_text(f"<title>{payload.limit} prompts</title>")
+        report = self._reports.publish(staged)
+        self._reports.link(card().digest, report)
+        measured, *others = payload.variants
+        figures = {"psnr": Statistic(mean=33.125, ci95=(32.5, 34.0), count=payload.limit)}
+        floor = {"psnr": Statistic(mean=61.25, ci95=(60.5, 62.0), count=payload.limit)}
+        return EvaluationResult(
+            model=payload.model,
+            report={form: report_url(report, form) for form in EXTENSIONS},
+            variants={measured: dict.fromkeys(payload.prompt_sets, figures)},
+            floors={"bfloat16": floor},
+            failures=dict.fromkeys(others, "its files are damaged"),
         )
 
     def _picture(self) -> ImageFile:

@@ -14,7 +14,7 @@ from app.application import create_app
 from app.errors import STATUS
 from contract.announcements import census
 from contract.job_store import JobStore
-from tests.app.conftest import CALIBRATION, COMPARISON, GENERATION, connect, make_settings
+from tests.app.conftest import CALIBRATION, COMPARISON, EVALUATION, GENERATION, connect, make_settings
 from tests.valkey import Valkey
 
 CANARY = "canary-5d1f"
@@ -98,6 +98,66 @@ BAD_CALIBRATION: dict[str, list[Any]] = {
     "variant": ["reference", "UPPER", "a/b", "", "x" * 65],
     "held_out": [1],
 }
+BAD_EVALUATION: dict[str, list[Any]] = {
+    "model": ["", "other", "../tiny", "\ud800", 5, None],
+    "variants": [
+        [],
+        "",
+        "none",
+        "shipped-one",
+        "ALL",
+        ["none"],
+        ["reference"],
+        ["shipped-one", "reference"],
+        ["shipped-one", "shipped-one"],
+        ["shipped-one", 5],
+        ["shipped-one", "../tiny"],
+        ["all"],
+        ["Größe"],
+        ["\ud800"],
+        [f"v{i}" for i in range(17)],
+        5,
+        None,
+        {},
+    ],
+    "prompt_sets": [
+        [],
+        "tiny-prompts",
+        [CANARY],
+        ["tiny-prompts", "tiny-prompts"],
+        ["tiny-prompts", ""],
+        ["../tiny-prompts"],
+        ["/etc/passwd"],
+        ["test"],
+        ["подсказки"],
+        ["\ud800"],
+        ["x" * 65],
+        [f"s{i}" for i in range(9)],
+        [5],
+        5,
+        None,
+    ],
+    "limit": [0, -1, 5001, 2**63, 10**400, 64.0, 1.5, float("nan"), float("inf"), "64", True, None, [64]],
+    "metrics": [
+        "psnr",
+        [CANARY],
+        ["psnr", "psnr"],
+        ["PSNR"],
+        ["psnr:"],
+        [":judge"],
+        ["psnr:a:b"],
+        ["psnr:../x"],
+        ["other:judge"],
+        ["ψ"],
+        ["\ud800"],
+        [f"m{i}" for i in range(33)],
+        [5],
+        None,
+    ],
+    "seed": [-1, 2**32, 10**400, 1.5, float("nan"), "5", True, None],
+    "prompts": ["tiny-prompts"],
+    "surprise": [CANARY],
+}
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +186,11 @@ CASES = [
     *_cases("generations", GENERATION, BAD_FIELDS),
     *_cases("comparisons", COMPARISON, BAD_COMPARISON),
     *_cases("calibrations", CALIBRATION, BAD_CALIBRATION),
-    *(pytest.param(route, {}, id=f"{route}-empty") for route in ("generations", "comparisons", "calibrations")),
+    *_cases("evaluations", EVALUATION, BAD_EVALUATION),
+    *(
+        pytest.param(route, {}, id=f"{route}-empty")
+        for route in ("generations", "comparisons", "calibrations", "evaluations")
+    ),
 ]
 
 
@@ -175,7 +239,9 @@ def test_strange_field_names_are_refused(client: TestClient) -> None:
         assert len(problem["errors"][0]["loc"][-1]) <= 200
 
 
-@pytest.mark.parametrize(("route", "size"), [("generations", 64), ("comparisons", 64), ("calibrations", 1024)])
+@pytest.mark.parametrize(
+    ("route", "size"), [("generations", 64), ("comparisons", 64), ("evaluations", 64), ("calibrations", 1024)]
+)
 @pytest.mark.parametrize("chunked", [False, True])
 def test_large_bodies_are_refused(client: TestClient, route: str, size: int, chunked: bool) -> None:
     body = b'{"prompt": "' + b"a" * size * 1024 + b'"}'
@@ -208,6 +274,12 @@ def test_other_content_types_are_refused(client: TestClient) -> None:
         ("GET", "/v1/variants/tiny/none", 404, "not-found"),
         ("GET", "/v1/variants/..%2f/x", 404, "not-found"),
         ("GET", "/v1/variants?model=..", 422, "invalid-request"),
+        ("GET", "/v1/evaluations/unknown", 410, "job-lost"),
+        ("GET", "/v1/reports/none.html", 404, "not-found"),
+        ("GET", f"/v1/reports/{'0' * 32}.html", 404, "not-found"),
+        ("GET", f"/v1/reports/{'0' * 32}", 404, "not-found"),
+        ("GET", f"/v1/reports/variants/{'0' * 64}", 404, "not-found"),
+        ("GET", "/v1/reports/..%2f..%2fetc%2fpasswd", 404, "not-found"),
         ("GET", "/v1/images/none.png", 404, "not-found"),
         ("GET", f"/v1/images/{'0' * 64}.png", 404, "not-found"),
         ("GET", "/v1/images/..%2f..%2fetc%2fpasswd", 404, "not-found"),

@@ -15,14 +15,14 @@ from contract.job_store import JobStore
 from contract.jobs import JobError, JobProgress, JobRecord
 from contract.results import GenerationResult
 from contract.transitions import Claimant, claim, fail, renew, succeed
-from tests.app.conftest import CALIBRATION, COMPARISON, GENERATION
+from tests.app.conftest import CALIBRATION, COMPARISON, EVALUATION, GENERATION
 from tests.valkey import Valkey
 
 RESULT = GenerationResult(images=(), seed=1, seconds={"denoise": 0.5}, digest=None, score=None)
 
 
 def _claim(store: JobStore) -> tuple[JobRecord, Claimant]:
-    record = store.run(claim(["generate.tiny", "calibrate"], "test"))
+    record = store.run(claim(["generate.tiny", "calibrate", "evaluate"], "test"))
     assert record is not None
     return record, Claimant(record.id, record.attempt)
 
@@ -90,14 +90,20 @@ def test_cancel_is_durable_and_can_be_repeated(client: TestClient, store: JobSto
 
 
 def test_each_kind_has_its_own_place(client: TestClient, store: JobStore) -> None:
-    bodies = {"generations": GENERATION, "comparisons": COMPARISON, "calibrations": CALIBRATION}
+    bodies = {
+        "generations": GENERATION,
+        "comparisons": COMPARISON,
+        "calibrations": CALIBRATION,
+        "evaluations": EVALUATION,
+    }
     ids = {kind: client.post(f"/v1/{kind}", json=body).json()["id"] for kind, body in bodies.items()}
     for kind, job in ids.items():
         listed = client.get(f"/v1/{kind}", params={"status": "queued"}).json()
         assert [item["id"] for item in listed["data"]] == [job]
         others = [other for other in ids if other != kind]
-        assert [client.get(f"/v1/{other}/{job}").status_code for other in others] == [404, 404]
-    assert [_claim(store)[0].queue for _ in ids] == ["generate.tiny", "generate.tiny", "calibrate"]
+        assert [client.get(f"/v1/{other}/{job}").status_code for other in others] == [404, 404, 404]
+    queues = ["generate.tiny", "generate.tiny", "calibrate", "evaluate"]
+    assert [_claim(store)[0].queue for _ in ids] == queues
 
 
 def test_lists_page(client: TestClient) -> None:

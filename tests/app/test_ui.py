@@ -22,6 +22,7 @@ from app.settings import GatewaySettings
 from contract.images import ImageStore
 from tests.app.conftest import connect, make_settings
 from tests.app.pretend_worker import PICTURE, PretendWorker
+from tests.contract.cards import stage
 from tests.valkey import Valkey
 
 CHROMIUM = shutil.which("chromium")
@@ -96,7 +97,7 @@ def opened(browser: Browser, url: str) -> Iterator[Page]:
 
 def test_the_page_shows_its_tabs(page: Page) -> None:
     expect(page).to_have_title("Facsimile")
-    assert page.get_by_role("tab").all_inner_texts() == ["Generate", "Compare", "Variants", "Calibrate"]
+    assert page.get_by_role("tab").all_inner_texts() == ["Generate", "Compare", "Variants", "Calibrate", "Evaluate"]
 
 
 def test_nothing_is_fetched_from_elsewhere(browser: Browser, url: str) -> None:
@@ -107,7 +108,7 @@ def test_nothing_is_fetched_from_elsewhere(browser: Browser, url: str) -> None:
         page.set_default_timeout(PATIENCE)
         page.goto(url)
         expect(page.get_by_label("Model").first).to_have_value("tiny", timeout=PATIENCE)
-        for name in ("Compare", "Variants", "Calibrate"):
+        for name in ("Compare", "Variants", "Calibrate", "Evaluate"):
             tab(page, name)
     assert asked
     assert not [address for address in asked if not address.startswith((url, "data:", "blob:"))]
@@ -176,6 +177,46 @@ def test_a_calibration_shows_the_new_card(page: Page) -> None:
     expect(panel.get_by_role("heading", name="tiny:made-here")).to_be_visible()
 
 
+def test_an_evaluation_shows_figures_beside_the_floors_and_its_report(page: Page, url: str) -> None:
+    panel = tab(page, "Evaluate")
+    expect(panel.get_by_text("tiny-prompts")).to_be_visible()
+    panel.get_by_label("Prompts of each set").fill("32")
+    panel.get_by_role("button", name="Evaluate").click()
+    expect(panel.get_by_role("status")).to_contain_text("Done in")
+    expect(panel.get_by_role("heading", name="tiny-prompts")).to_be_visible()
+    for text in ("33.12 [32.50, 34.00]", "floor: bfloat16", "61.25 [60.50, 62.00]"):
+        expect(panel.get_by_text(text).locator("visible=true").first).to_be_visible()
+    with page.expect_popup() as popup:
+        panel.get_by_role("link", name="Read the whole report").click()
+    expect(popup.value).to_have_title("32 prompts")
+    assert popup.value.url.startswith(f"{url}/v1/reports/")
+    with page.expect_download() as download:
+        panel.get_by_text("Download the report").click()
+    assert Path(download.value.path()).read_text() == "<title>32 prompts</title>"
+    expect(tab(page, "Variants").get_by_role("link", name="Report").first).to_be_visible()
+
+
+def test_one_of_several_variants_can_be_evaluated(page: Page, settings: GatewaySettings) -> None:
+    stage(settings.variants / "tiny" / "shipped-two", variant="shipped-two")
+    page.reload()
+    expect(page.get_by_label("Model").first).to_have_value("tiny")
+    panel = tab(page, "Evaluate")
+    panel.get_by_label("Variants").click()
+    page.get_by_role("option", name="shipped-two").click()
+    expect(page.get_by_role("option", name="shipped-two", selected=True)).to_be_visible()
+    panel.get_by_role("button", name="Evaluate").click()
+    expect(panel.get_by_role("status")).to_contain_text("Done in")
+    expect(panel.get_by_role("cell", name="shipped-two")).to_be_visible()
+    expect(panel.get_by_role("cell", name="shipped-one")).to_have_count(0)
+
+
+def test_no_prompts_to_evaluate_on_is_a_sentence(page: Page) -> None:
+    panel = tab(page, "Evaluate")
+    panel.get_by_label("Prompts of each set").fill("")
+    panel.get_by_role("button", name="Evaluate").click()
+    expect(panel.get_by_role("status")).to_contain_text("limit")
+
+
 def test_a_service_with_keys_asks_for_one(
     browser: Browser, settings: GatewaySettings, valkey: Valkey, worker: PretendWorker, tmp_path: Path
 ) -> None:
@@ -189,6 +230,10 @@ def test_a_service_with_keys_asks_for_one(
         panel = tab(page, "Generate")
         panel.get_by_role("button", name="Generate").click()
         expect(panel.get_by_role("status")).to_contain_text("Done in")
+        panel = tab(page, "Evaluate")
+        panel.get_by_role("button", name="Evaluate").click()
+        expect(panel.get_by_text("Download the report")).to_be_visible()
+        assert panel.get_by_role("link", name="Read the whole report").count() == 0  # a browser has no key to send
 
 
 def tab(page: Page, name: str) -> Locator:

@@ -12,10 +12,12 @@ from fastapi.testclient import TestClient
 from app.application import create_app
 from app.settings import GatewaySettings
 from app.ui.api import Api, KeyNeeded, Offer, ServiceError
-from app.ui.numbers import figure, statistic
+from app.ui.evaluate import summary
+from app.ui.numbers import figure, report_link, statistic
 from contract.card import Statistic
 from contract.job_store import JobStore
 from contract.jobs import JobKind
+from contract.results import EvaluationResult
 from tests.app.conftest import GENERATION
 from tests.valkey import Valkey
 
@@ -85,6 +87,40 @@ def test_a_statistic_shows_its_interval_or_why_there_is_none() -> None:
     assert statistic(Statistic(mean=20.0, ci95=(19.0, 21.0), count=9)) == "20.00  [19.00, 21.00]"
     assert statistic(Statistic(mean=None, count=0, reason="all pictures are identical")) == "all pictures are identical"
     assert statistic(None) == "not measured"
+
+
+def test_a_report_link_leads_where_it_says_and_nowhere_else() -> None:
+    assert report_link("/v1/reports/a.html", "Report") == (
+        '<a href="/v1/reports/a.html" target="_blank" rel="noopener">Report</a>'
+    )
+    assert "<script" not in report_link('"><script>', "<script>")
+
+
+def test_an_evaluation_is_a_table_per_set_with_floors_beside_the_first() -> None:
+    figures = {"psnr": Statistic(mean=33.125, count=2), "fid:judge": Statistic(mean=None, count=2, reason="2|few")}
+    result = EvaluationResult(
+        model="tiny",
+        report={"html": "/v1/reports/a.html"},
+        variants={"one": {"plain": figures, "ornate": figures}},
+        floors={"other_seeds": {"psnr": Statistic(mean=12.5, count=2)}},
+        failures={"two": "its files are damaged"},
+    )
+    assert summary(result).splitlines() == [
+        "- **two** could not be measured: its files are damaged",
+        "",
+        "### plain",
+        "",
+        "| Mean [95 %] | PSNR (dB) | Fid (judge) |",
+        "|---|---|---|",
+        "| one | 33.12 | 2\\|few |",
+        "| *floor: other seeds* | 12.50 | not measured |",
+        "",
+        "### ornate",
+        "",
+        "| Mean [95 %] | PSNR (dB) | Fid (judge) |",
+        "|---|---|---|",
+        "| one | 33.12 | 2\\|few |",
+    ]
 
 
 async def _offer(settings: GatewaySettings, valkey: Valkey, key: str) -> Offer:

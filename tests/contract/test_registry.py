@@ -80,6 +80,12 @@ def test_a_card_of_another_name_is_refused(registry: Registry, tmp_path: Path) -
         registry.get("tiny", "renamed")
 
 
+def test_a_folder_is_named_before_and_after_publishing(registry: Registry, tmp_path: Path) -> None:
+    assert registry.folder("tiny", "shipped-one") == tmp_path / "shipped" / "tiny" / "shipped-one"
+    planned = registry.folder("tiny", "w8a8-minmax")
+    assert registry.publish(stage(registry.stage("a"))).folder == planned == registry.folder("tiny", "w8a8-minmax")
+
+
 @pytest.mark.parametrize(
     ("model", "variant"), [("..", "x"), ("tiny", "../tiny"), ("", ""), ("tiny", "A"), ("tiny", "no")]
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.__main__ import SERVED
 from app.settings import GatewaySettings
+from worker.__main__ import Served
 from worker.settings import WorkerSettings
 
 Tree = dict[str, Any]
@@ -48,6 +51,12 @@ def test_health_is_checked(name: str, services: dict[str, Tree], stages: dict[st
         [line for line in stages[service["build"]["target"]] if line.startswith("HEALTHCHECK")] if name in OURS else []
     )
     assert "healthcheck" in service or checks, f"nobody would notice that {name} hangs"
+
+
+def test_every_queue_is_served_once_in_containers_and_without(services: dict[str, Tree]) -> None:
+    commands = [services[name].get("command", []) for name in OURS]
+    served = [queue for command in commands for option, queue in pairwise(command) if option == "--queues"]
+    assert sorted(served) == sorted(chain.from_iterable(SERVED)) == sorted(Served)
 
 
 def test_only_the_gateway_is_published_and_only_locally(services: dict[str, Tree]) -> None:

@@ -61,6 +61,24 @@ def test_a_variant_is_compared_and_scored(service: Service, variant: str) -> Non
     assert scored["result"]["digest"] == service.http.get(f"/v1/variants/tiny/{variant}").json()["digest"]
 
 
+def test_variants_are_evaluated_to_a_report(service: Service, variant: str) -> None:
+    job = service.submit("evaluations", variants=[variant], prompt_sets=["tiny-prompts"], limit=2)
+    ended = service.ended(job)
+    assert ended["status"] == "succeeded", ended["error"]
+    result = ended["result"]
+    assert result["variants"][variant]["tiny-prompts"]["psnr"]["count"] == 2
+    assert result["floors"]["bfloat16"]["psnr"]["mean"] is not None
+    assert result["failures"] == {}
+    report = service.http.get(result["report"]["json"])
+    card = service.http.get(f"/v1/variants/tiny/{variant}").json()
+    assert report.json()["variants"][variant]["card"]["digest"] == card["digest"]
+    assert card["evaluation"] == result["report"]["html"]
+    page = service.http.get(card["evaluation"]).text
+    assert variant in page
+    assert "<script" not in page
+    assert list((service.data / "evaluation-cache").rglob("*.safetensors"))
+
+
 def test_a_broken_variant_fails_alone(service: Service, variant: str) -> None:
     folder = service.data / "variants" / "tiny"
     shutil.copytree(folder / variant, folder / "broken")

@@ -10,6 +10,7 @@ from contract.catalogue import Catalogue
 from contract.images import ImageStore
 from contract.job_store import JobStore
 from contract.registry import Registry
+from contract.reports import ReportStore
 from tests.contract.conftest import QUEUE
 from tests.valkey import Valkey
 from worker.lease import Patience
@@ -38,6 +39,7 @@ def runtime(valkey: Valkey, tmp_path: Path) -> Iterator[Runtime]:
         store=JobStore(valkey.url, WORKER_TIMEOUTS),
         images=ImageStore(tmp_path / "images"),
         registry=registry,
+        reports=ReportStore(tmp_path / "reports"),
         catalogue=Catalogue(models={}, methods=(), families=(), metrics=(), schedulers=(), presets={}, prompt_sets=()),
         pipelines=PipelineCache({}, registry, device="cpu", capacity=2),
         patience=Patience(stall_seconds=60, drain_seconds=0),

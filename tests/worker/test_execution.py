@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -57,6 +58,8 @@ def test_a_result_is_stored(run: Callable[[Work], JobRecord]) -> None:
         (OutOfMemoryError("CUDA"), "out-of-memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out-of-memory"),
         (ImageStoreError("no room", full=True), "storage-full"),
+        (OSError(errno.ENOSPC, "No space left on device", "secret"), "storage-full"),
+        (OSError(errno.EACCES, "Permission denied", "secret"), "internal"),
         (RuntimeError("secret"), "internal"),
         (KeyError("secret"), "internal"),
     ],

@@ -1,0 +1,36 @@
+"""Reports: what an evaluation found, to read and to compute with. Whoever knows a report's id may read it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+from fastapi.responses import FileResponse, Response
+
+from app.errors import NotFound
+from app.services import Shared
+from contract.reports import MEDIA_TYPES
+
+router = APIRouter(prefix="/v1/reports", tags=["reports"])
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""A report holds its styles, drawings and pictures itself, and runs nothing."""
+
+
+@router.get("/{name}", response_class=FileResponse)
+def show(name: str, services: Shared, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+    """A report, `<id>.html`, `.json` or `.md`. It never changes."""
+    report, _, extension = name.partition(".")
+    path = services.reports.find(report, f"report.{extension}")
+    if path is None:
+        raise NotFound("there is no such report")
+    headers = {
+        "ETag": f'"{name}"',
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if extension == "html":
+        headers["Content-Security-Policy"] = POLICY
+    if if_none_match and headers["ETag"] in if_none_match:
+        return Response(status_code=304, headers=headers)
+    return FileResponse(path, media_type=MEDIA_TYPES[extension], headers=headers)

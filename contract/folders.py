@@ -1,0 +1,37 @@
+"""What the stores of files share: making entries durable, and telling what was left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+"""The errors that mean that there is no room."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files below a folder durable, and their names."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with (Path(parent) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(parent))
+
+
+def seconds_since_write(path: Path) -> float:
+    """Seconds since a file, or anything in a folder, was last written; 0 for what is being removed meanwhile."""
+    try:
+        return time.time() - max(each.stat().st_mtime for each in (path, *path.rglob("*")))
+    except FileNotFoundError:
+        return 0.0

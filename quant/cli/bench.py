@@ -1,0 +1,95 @@
+"""`bench`: QDiffBench on variants of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from quant.backbone import BACKBONE_FOLDER
+from quant.cli.options import (
+    MODELS,
+    PROMPTS,
+    ROOT,
+    VARIANTS,
+    AsJson,
+    Model,
+    Models,
+    Prompts,
+    Variants,
+    describe,
+    print_json,
+    progress_bar,
+    stdout,
+    variant_folder,
+    variant_names,
+)
+from quant.errors import CheckpointError
+from quant.evaluation.evaluation import SEED, Evaluation, evaluate
+from quant.evaluation.report import write_report
+from quant.generation import SEEDS
+from quant.prompts import load_prompt_set, seen_prompts
+
+ALL = "all"
+CACHE = ROOT / "data" / "evaluation-cache"
+OUTPUT = ROOT / "data" / "bench"
+
+
+def bench(
+    model: Model,
+    variants: Annotated[list[str], typer.Option(help="variants to measure, or all")] = [ALL],  # noqa: B006
+    prompts: Annotated[list[str], typer.Option(help="prompt sets, or prompt files; the first is the primary one")] = [  # noqa: B006
+        "shapes-plain"
+    ],
+    limit: Annotated[int, typer.Option(min=1, help="prompts of each set")] = 64,
+    metric: Annotated[list[str], typer.Option(help="name, or name:backbone [default: all that can be measured]")] = [],  # noqa: B006
+    real: Annotated[Path | None, typer.Option(help="folder of real pictures to take distances to as well")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="seed of the first picture of every set")] = SEED,
+    output: Annotated[Path | None, typer.Option(help="folder of the report [default: data/bench/<model>]")] = None,
+    cache: Annotated[Path, typer.Option(help="folder that a killed run goes on from")] = CACHE,
+    backbones: Annotated[Path, typer.Option(help="folder of the metrics' backbones")] = BACKBONE_FOLDER,
+    models: Models = MODELS,
+    variant_folders: Variants = VARIANTS,
+    prompt_folder: Prompts = PROMPTS,
+    as_json: AsJson = False,
+) -> None:
+    """Measure variants against their float reference over whole prompt sets, with floors, intervals and a report."""
+    names = variant_names(model, variant_folders) if variants == [ALL] else list(dict.fromkeys(variants))
+    if not names:
+        raise CheckpointError(f"{model} has no variants: make one with `python -m quant quantize`")
+    job = Evaluation(
+        model=model,
+        description=describe(model, models),
+        variants={name: variant_folder(model, name, variant_folders) for name in names},
+        prompt_sets=tuple(load_prompt_set(prompt_folder, name, limit) for name in prompts),
+        metrics=tuple(metric),
+        seed=seed,
+        seen=seen_prompts(prompt_folder),
+        real=real,
+        backbones=backbones,
+    )
+    with progress_bar() as show:
+        report = evaluate(job, cache, show)
+    folder = output or OUTPUT / model
+    folder.mkdir(parents=True, exist_ok=True)
+    write_report(report, folder)
+    if as_json:
+        print_json(report.document)
+        return
+    for prompt_set in report.document["protocol"]["prompt_sets"]:
+        stdout.print(_table(report.document, prompt_set))
+    stdout.print(f"report: {folder / 'report.html'}")
+
+
+def _table(document: dict[str, Any], prompt_set: str) -> Table:
+    arms = {name: each for name, each in document["variants"].items() if "error" not in each}
+    table = Table("metric", *arms, *document["floors"], title=f"{document['model']} on {prompt_set}, means")
+    for metric in document["protocol"]["metrics"]:
+        cells = [each[prompt_set][metric] for each in arms.values()]
+        cells += [floor["prompt_sets"][prompt_set].get(metric) for floor in document["floors"].values()]
+        table.add_row(
+            metric, *("" if cell is None or cell["mean"] is None else f"{cell['mean']:.4f}" for cell in cells)
+        )
+    return table

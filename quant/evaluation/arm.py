@@ -1,0 +1,75 @@
+"""One arm of an evaluation: a pipeline that draws every prompt, loaded when it first has to."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+
+from contract.card import Card
+from contract.catalogue import ModelDescription
+from quant.comparison import bfloat16_copy
+from quant.evaluation.identity import ENGINE, SAMPLING, code_digest, machine, weights_digest
+from quant.generation import SEEDS
+from quant.pipelines import load_reference, load_variant
+
+BFLOAT16 = "bfloat16"
+OTHER_SEEDS = "other_seeds"
+OTHER_SEEDS_OFFSET = 2**31
+
+
+@dataclass
+class Arm:
+    """`identity` is what its pictures depend on besides prompts, seeds and settings; `seed_offset` is added to every
+    seed."""
+
+    name: str
+    identity: dict[str, Any]
+    load: Callable[[], DiffusionPipeline]
+    seed_offset: int = 0
+    _pipeline: DiffusionPipeline | None = field(default=None, repr=False)
+
+    @property
+    def pipeline(self) -> DiffusionPipeline:
+        """The pipeline, loaded now if need be. Raises what loading raises."""
+        if self._pipeline is None:
+            self._pipeline = self.load()
+        return self._pipeline
+
+    def seeds(self, seeds: list[int]) -> list[int]:
+        """The seeds of this arm's pictures."""
+        return [(seed + self.seed_offset) % SEEDS for seed in seeds]
+
+    def close(self) -> None:
+        """Gives the pipeline's memory back."""
+        self._pipeline = None
+        gc.collect()
+
+
+def reference_arms(description: ModelDescription, device: str) -> tuple[Arm, Arm, Arm]:
+    """The reference; the reference with its denoiser in bfloat16; and the reference from other noise."""
+    identity = {
+        "weights": weights_digest(description.source),
+        "dtype": description.dtype,
+        "code": code_digest(SAMPLING),
+        "machine": machine(device),
+    }
+
+    def load() -> DiffusionPipeline:
+        return load_reference(description).to(device)
+
+    return (
+        Arm("reference", identity, load),
+        Arm(BFLOAT16, identity | {"dtype": BFLOAT16}, lambda: bfloat16_copy(load())),
+        Arm(OTHER_SEEDS, identity, load, OTHER_SEEDS_OFFSET),
+    )
+
+
+def variant_arm(name: str, folder: Path, card: Card, device: str) -> Arm:
+    """A variant, its files checked against its card when it is loaded."""
+    identity = {"checkpoint": card.digest, "code": code_digest((*SAMPLING, *ENGINE)), "machine": machine(device)}
+    return Arm(name, identity, lambda: load_variant(folder).to(device))

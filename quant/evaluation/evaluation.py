@@ -1,0 +1,147 @@
+"""From variants and prompt sets to a report: every arm draws every prompt from the same noise and is measured against
+the reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from contract.card import Card
+from contract.catalogue import ModelDescription
+from quant.backbone import BACKBONE_FOLDER, Backbones
+from quant.checkpoint import read_card
+from quant.errors import EvaluationError, QuantError
+from quant.evaluation.arm import Arm, reference_arms, variant_arm
+from quant.evaluation.document import Findings, document
+from quant.evaluation.measurement import Measurement
+from quant.evaluation.metric_choice import Reasons, choose
+from quant.evaluation.overlap import calibrated_on, refuse_overlap
+from quant.evaluation.real_pictures import real_features
+from quant.evaluation.report import Report
+from quant.evaluation.report_card import report_card
+from quant.evaluation.run import Batch, Run, batches
+from quant.evaluation.tensor_cache import TensorCache
+from quant.evaluation.worst import WorstPair, worst_pairs
+from quant.generation import Sampling
+from quant.memory import PeakMemory
+from quant.prompts import PromptSet, SeenPrompt
+
+SEED = 2_000_000
+"""Seed of the first picture of every set, far from those of calibration and of the cards' reports."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to measure: variants by name with their checkpoints, on `prompt_sets`, the first being the primary one.
+
+    `metrics` empty means all that can be measured; `seen` are the prompts that calibrations may have used, by id;
+    `real` is a folder of real pictures that distances between distributions are also taken to."""
+
+    model: str
+    description: ModelDescription
+    variants: dict[str, Path]
+    prompt_sets: tuple[PromptSet, ...]
+    metrics: tuple[str, ...] = ()
+    seed: int = SEED
+    seen: Mapping[str, SeenPrompt] = field(default_factory=dict)
+    real: Path | None = None
+    backbones: Path = BACKBONE_FOLDER
+    device: str = "cpu"
+
+
+def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
+    """Measures all variants. `on_progress` gets (arm, pictures done, pictures in all); what it raises ends the run,
+    which goes on from `cache` when it is started again, with the same figures to the last digit.
+
+    A variant that cannot be loaded or drawn with is reported as such; when all fail, the first one's error is raised.
+    Raises EvaluationError when prompts overlap with calibration's or sets have the same name, BackboneMissing for a
+    metric that was asked for, and CheckpointError for a variant without a card."""
+    started, clock, memory = datetime.now(UTC), time.monotonic(), PeakMemory()
+    cards = _check(job)
+    report_cards = {name: report_card(card, job.variants[name]) for name, card in cards.items()}
+    run, reasons, floors = _prepare(job, cache)
+    real = real_features(job.real, run.metrics, run.backbones, run.sampling) if job.real else {}
+    measured: dict[str, dict[str, Measurement]] = {}
+    for arm in (run.reference, *floors):
+        measured[arm.name] = _measure(run, job, arm, on_progress)
+        arm.close()
+    worst: list[WorstPair] = []
+    failures: dict[str, Exception] = {}
+    for name, card in cards.items():
+        arm = variant_arm(name, job.variants[name], card, job.device)
+        try:
+            measured[name] = _measure(run, job, arm, on_progress)
+            worst += worst_pairs(run, arm, _batches(job), measured[name])
+        except (QuantError, OSError) as error:
+            failures[name] = error
+            measured.pop(name, None)
+        finally:
+            arm.close()
+    if len(failures) == len(cards):
+        raise next(iter(failures.values()))
+    findings = Findings(
+        measured=measured,
+        metrics=run.metrics,
+        not_measured=reasons,
+        cards=report_cards,
+        calibrated_on={name: calibrated_on(card, job.seen) for name, card in cards.items()},
+        failures={name: str(error) for name, error in failures.items()},
+        worst=worst,
+        real=real,
+    )
+    written = document(job, run, findings)
+    written["times"] = {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - clock, 1),
+        "peak_resident_bytes": memory.resident_bytes,
+    }
+    return Report(written, worst)
+
+
+def _check(job: Evaluation) -> dict[str, Card]:
+    sets = [prompt_set.name for prompt_set in job.prompt_sets]
+    if not job.variants or not sets:
+        raise EvaluationError("an evaluation needs at least one variant and one prompt set")
+    if len(set(sets)) < len(sets):
+        raise EvaluationError(f"prompt sets must have different names: {', '.join(sets)}")
+    cards = {name: read_card(folder) for name, folder in job.variants.items()}
+    for name, card in cards.items():
+        refuse_overlap(name, card, job.prompt_sets, job.seen)
+    return cards
+
+
+def _prepare(job: Evaluation, cache: Path) -> tuple[Run, Reasons, tuple[Arm, Arm]]:
+    described = job.description
+    backbones = Backbones(job.backbones)
+    metrics, reasons = choose(job.metrics, backbones, described.height, described.width)
+    reference, bfloat16, other_seeds = reference_arms(described, job.device)
+    sampling = Sampling(
+        "",
+        num_inference_steps=described.num_inference_steps,
+        guidance_scale=described.guidance_scale,
+        width=described.width,
+        height=described.height,
+    )
+    return Run(reference, sampling, metrics, backbones, TensorCache(cache)), reasons, (bfloat16, other_seeds)
+
+
+def _batches(job: Evaluation) -> dict[str, list[Batch]]:
+    return {prompt_set.name: batches(prompt_set, job.seed) for prompt_set in job.prompt_sets}
+
+
+def _measure(run: Run, job: Evaluation, arm: Arm, on_progress: Progress) -> dict[str, Measurement]:
+    total, done = sum(len(prompt_set.prompts) for prompt_set in job.prompt_sets), 0
+    found: dict[str, Measurement] = {}
+    for name, cut in _batches(job).items():
+        parts = []
+        for batch in cut:
+            parts.append(run.measurement(arm, batch))
+            done += len(batch.prompts)
+            on_progress(arm.name, done, total)
+        found[name] = Measurement.joined(parts)
+    return found

@@ -1,0 +1,42 @@
+"""Tensors on disk by key, so that a run that was killed goes on where it was, and the reference is drawn only once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+class TensorCache:
+    """Files `<folder>/ab/<key>.safetensors`, complete or not there. A file that cannot be read is made again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, key: str, make: Callable[[], Tensors]) -> Tensors:
+        """The tensors of a key, made now if need be."""
+        path = self._folder / key[:2] / f"{key}.safetensors"
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError):
+            tensors = {name: tensor.contiguous() for name, tensor in make().items()}
+            _write(tensors, path)
+            return tensors
+
+
+def _write(tensors: Tensors, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file(tensors, temporary)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,90 @@
+"""Evaluation: variants against the reference over whole prompt sets, to a published report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from contract.card import Statistic
+from contract.errors import RegistryError
+from contract.jobs import JobRecord
+from contract.payloads import EvaluationPayload
+from contract.reports import EXTENSIONS, report_url
+from contract.results import EvaluationResult
+from quant.evaluation.evaluation import Evaluation, evaluate
+from quant.evaluation.report import Report, write_report
+from quant.prompts import load_prompt_set, seen_prompts
+from worker.lease import JobLease
+from worker.runtime import Runtime
+
+
+def run(runtime: Runtime, lease: JobLease, record: JobRecord) -> EvaluationResult:
+    """Measure the variants, publish the report, and link it to every variant that it measured. What an attempt has
+    measured is kept in the cache, where the next one finds it."""
+    payload = record.payload
+    if not isinstance(payload, EvaluationPayload):
+        raise TypeError(f"not an evaluation: {type(payload).__name__}")
+    lease.progress("prepare", 0, 1)
+    cache = runtime.settings.data_dir / "evaluation-cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    found = evaluate(_evaluation(runtime, payload), cache, lease.progress)
+    lease.progress("publish", 1, 1)
+    return _result(payload, found.document, _publish(runtime, record, found))
+
+
+def _evaluation(runtime: Runtime, payload: EvaluationPayload) -> Evaluation:
+    description = runtime.catalogue.models.get(payload.model)
+    if description is None:
+        raise RegistryError(f"this worker has no model {payload.model}")
+    folders = {name: runtime.registry.folder(payload.model, name) for name in payload.variants}
+    if not any(folder.is_dir() for folder in folders.values()):
+        raise RegistryError(f"none of these variants of {payload.model} is published any more")
+    prompts = runtime.settings.prompts
+    return Evaluation(
+        model=payload.model,
+        description=description,
+        variants=folders,
+        prompt_sets=tuple(load_prompt_set(prompts, name, payload.limit) for name in payload.prompt_sets),
+        metrics=payload.metrics,
+        seed=payload.seed,
+        seen=seen_prompts(prompts),
+        device=runtime.device,
+    )
+
+
+def _publish(runtime: Runtime, record: JobRecord, found: Report) -> str:
+    staged = runtime.reports.stage(f"{record.id}-{record.attempt}")
+    try:
+        write_report(found, staged)
+        report = runtime.reports.publish(staged)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    for measured in found.document["variants"].values():
+        if not measured.get("error"):
+            runtime.reports.link(measured["card"]["digest"], report)
+    return report
+
+
+def _result(payload: EvaluationPayload, document: dict[str, Any], report: str) -> EvaluationResult:
+    failures = {name: entry["error"] for name, entry in document["variants"].items() if entry.get("error")}
+    return EvaluationResult(
+        model=payload.model,
+        report={form: report_url(report, form) for form in EXTENSIONS},
+        variants={
+            name: {each: _statistics(entry[each]) for each in payload.prompt_sets if each in entry}
+            for name, entry in document["variants"].items()
+            if name not in failures
+        },
+        floors={floor: _statistics(entry) for floor, entry in document["floors"].items()},
+        failures=failures,
+    )
+
+
+def _statistics(entries: Mapping[str, Any]) -> dict[str, Statistic]:
+    """A document's metrics; what it knows of them beyond a Statistic stays in the report."""
+    return {
+        name: Statistic.model_validate({field: entry[field] for field in Statistic.model_fields if field in entry})
+        for name, entry in entries.items()
+        if isinstance(entry, dict) and "mean" in entry
+    }
