@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from quant.evaluation.arm import BFLOAT16, OTHER_SEEDS, OTHER_SEEDS_OFFSET
-from quant.evaluation.figures import FINITE_SAMPLE, figures, finite_sample, gap
+from quant.evaluation.figures import FINITE_SAMPLE, figures, finite_sample, gap, own_figures
 from quant.evaluation.identity import key_of, sampling_settings
 from quant.evaluation.measurement import Measurement
 from quant.evaluation.metric_choice import Reasons
@@ -100,11 +100,8 @@ def _traits(metric: Metric) -> Json:
 
 def _own_figures(found: Findings) -> Json:
     """Figures of the reference that are not about itself."""
-    own = tuple(metric for metric in found.metrics if metric.traits.identical is None)
-    return {
-        name: figures(measured, measured, own, found.real, distances=False)
-        for name, measured in found.measured[REFERENCE].items()
-    }
+    own = found.measured[REFERENCE]
+    return {name: own_figures(measured, found.metrics, found.real) for name, measured in own.items()}
 
 
 def _floor_names(found: Findings) -> list[str]:
@@ -128,7 +125,7 @@ def _floor(name: str, job: Evaluation, found: Findings) -> Json:
 
 def _variant(name: str, job: Evaluation, found: Findings) -> Json:
     if name in found.failures:
-        return {"card": found.cards[name], "error": found.failures[name]}
+        return {"card": found.cards.get(name), "error": found.failures[name]}
     reference, measured = found.measured[REFERENCE], found.measured[name]
     return {
         "card": found.cards[name],

@@ -7,15 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from contract.card import Card
 from contract.catalogue import ModelDescription
 from quant.backbone import BACKBONE_FOLDER, Backbones
 from quant.checkpoint import read_card
-from quant.errors import EvaluationError, QuantError
+from quant.errors import CheckpointError, EvaluationError, QuantError
 from quant.evaluation.arm import Arm, reference_arms, variant_arm
-from quant.evaluation.document import Findings, document
+from quant.evaluation.document import Findings, Json, document
 from quant.evaluation.measurement import Measurement
 from quant.evaluation.metric_choice import Reasons, choose
 from quant.evaluation.overlap import calibrated_on, refuse_overlap
@@ -55,15 +56,15 @@ class Evaluation:
 
 
 def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
-    """Measures all variants. `on_progress` gets (arm, pictures done, pictures in all); what it raises ends the run,
-    which goes on from `cache` when it is started again, with the same figures to the last digit.
+    """Measures all variants. `on_progress` gets (arm, pictures done, pictures in all) at every step; what it raises
+    ends the run, which goes on from `cache` when it is started again, with the same figures to the last digit.
 
     A variant that cannot be loaded or drawn with is reported as such; when all fail, the first one's error is raised.
     Raises EvaluationError when prompts overlap with calibration's or sets have the same name, BackboneMissing for a
-    metric that was asked for, and CheckpointError for a variant without a card."""
+    metric that was asked for, and CheckpointError when no variant has a card."""
     started, clock, memory = datetime.now(UTC), time.monotonic(), PeakMemory()
-    cards = _check(job)
-    report_cards = {name: report_card(card, job.variants[name]) for name, card in cards.items()}
+    _check(job)
+    cards, report_cards, failures = _cards(job)
     run, reasons, floors = _prepare(job, cache)
     real = real_features(job.real, run.metrics, run.backbones, run.sampling) if job.real else {}
     measured: dict[str, dict[str, Measurement]] = {}
@@ -71,19 +72,17 @@ def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
         measured[arm.name] = _measure(run, job, arm, on_progress)
         arm.close()
     worst: list[WorstPair] = []
-    failures: dict[str, Exception] = {}
     for name, card in cards.items():
         arm = variant_arm(name, job.variants[name], card, job.device)
         try:
-            measured[name] = _measure(run, job, arm, on_progress)
-            worst += worst_pairs(run, arm, _batches(job), measured[name])
-        except (QuantError, OSError) as error:
+            by_set = _measure(run, job, arm, on_progress)
+            worst += worst_pairs(run, arm, _batches(job), by_set)
+            measured[name] = by_set
+        except (QuantError, FileNotFoundError) as error:
             failures[name] = error
-            measured.pop(name, None)
         finally:
             arm.close()
-    if len(failures) == len(cards):
-        raise next(iter(failures.values()))
+    _refuse_if_all_failed(job, failures)
     findings = Findings(
         measured=measured,
         metrics=run.metrics,
@@ -103,16 +102,33 @@ def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
     return Report(written, worst)
 
 
-def _check(job: Evaluation) -> dict[str, Card]:
+def _check(job: Evaluation) -> None:
     sets = [prompt_set.name for prompt_set in job.prompt_sets]
     if not job.variants or not sets:
         raise EvaluationError("an evaluation needs at least one variant and one prompt set")
     if len(set(sets)) < len(sets):
         raise EvaluationError(f"prompt sets must have different names: {', '.join(sets)}")
-    cards = {name: read_card(folder) for name, folder in job.variants.items()}
+
+
+def _cards(job: Evaluation) -> tuple[dict[str, Card], dict[str, Json], dict[str, Exception]]:
+    """The cards and report cards of the variants that are there, and why others are not."""
+    cards: dict[str, Card] = {}
+    report_cards: dict[str, Json] = {}
+    failures: dict[str, Exception] = {}
+    for name, folder in job.variants.items():
+        try:
+            cards[name], report_cards[name] = (card := read_card(folder)), report_card(card, folder)
+        except CheckpointError as error:
+            failures[name] = error
+    _refuse_if_all_failed(job, failures)
     for name, card in cards.items():
         refuse_overlap(name, card, job.prompt_sets, job.seen)
-    return cards
+    return cards, report_cards, failures
+
+
+def _refuse_if_all_failed(job: Evaluation, failures: dict[str, Exception]) -> None:
+    if len(failures) == len(job.variants):
+        raise next(iter(failures.values()))
 
 
 def _prepare(job: Evaluation, cache: Path) -> tuple[Run, Reasons, tuple[Arm, Arm]]:
@@ -134,13 +150,18 @@ def _batches(job: Evaluation) -> dict[str, list[Batch]]:
     return {prompt_set.name: batches(prompt_set, job.seed) for prompt_set in job.prompt_sets}
 
 
+def _beat(on_progress: Progress, stage: str, done: int, total: int, *_: int) -> None:
+    """After a step of a batch: nothing more is done, but who waits can tell life from a stall, or stop it."""
+    on_progress(stage, done, total)
+
+
 def _measure(run: Run, job: Evaluation, arm: Arm, on_progress: Progress) -> dict[str, Measurement]:
     total, done = sum(len(prompt_set.prompts) for prompt_set in job.prompt_sets), 0
     found: dict[str, Measurement] = {}
     for name, cut in _batches(job).items():
         parts = []
         for batch in cut:
-            parts.append(run.measurement(arm, batch))
+            parts.append(run.measurement(arm, batch, partial(_beat, on_progress, arm.name, done, total)))
             done += len(batch.prompts)
             on_progress(arm.name, done, total)
         found[name] = Measurement.joined(parts)

@@ -26,24 +26,23 @@ Indices = NDArray[np.intp]
 
 
 def figures(
-    reference: Measurement,
-    measured: Measurement,
-    metrics: tuple[Metric, ...],
-    real: Mapping[str, Tensor],
-    *,
-    distances: bool = True,
+    reference: Measurement, measured: Measurement, metrics: tuple[Metric, ...], real: Mapping[str, Tensor]
 ) -> Json:
     """A statistic per metric; `<metric>_to_real` for distances of sets where there are real pictures; and the first
-    step at which trajectories diverge. Without `distances` only what is not about the reference."""
+    step at which trajectories diverge."""
     found: Json = {}
     for metric in metrics:
-        if not metric.of_sets:
-            found[metric.key] = spread(measured.scores[metric.key].tolist()).model_dump(mode="json")
-        elif distances:
+        if metric.of_sets:
             found[metric.key] = _dump(_set_distance(reference, measured, metric))
-    if distances:
-        found["first_diverging_step"] = _diverging(measured)
-    return found | _to_real(measured, real, metrics)
+        else:
+            found[metric.key] = _scores(measured, metric)
+    return found | _to_real(measured, real, metrics) | {"first_diverging_step": _diverging(measured)}
+
+
+def own_figures(measured: Measurement, metrics: tuple[Metric, ...], real: Mapping[str, Tensor]) -> Json:
+    """Of the statistics those that are not about the reference."""
+    own = {metric.key: _scores(measured, metric) for metric in metrics if metric.traits.identical is None}
+    return own | _to_real(measured, real, metrics)
 
 
 def finite_sample(first: Measurement, second: Measurement, metrics: tuple[Metric, ...]) -> Json:
@@ -71,6 +70,10 @@ def gap(
             scores = [measured[each].scores[metric.key].tolist() for each in (better, worse)]
             found[metric.key] = _dump(unpaired_difference(scores[0], scores[1]))
     return found
+
+
+def _scores(measured: Measurement, metric: Metric) -> Json:
+    return _dump(spread(measured.scores[metric.key].tolist()))
 
 
 def _set_distance(reference: Measurement, measured: Measurement, metric: Metric) -> Statistic:

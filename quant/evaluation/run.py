@@ -12,7 +12,7 @@ from quant.evaluation.arm import Arm
 from quant.evaluation.identity import MEASURING, code_digest, key_of, sampling_settings
 from quant.evaluation.measurement import Measurement, measure
 from quant.evaluation.tensor_cache import TensorCache
-from quant.generation import SEEDS, Drawn, Sampling, draw
+from quant.generation import SEEDS, Drawn, OnStep, Sampling, draw
 from quant.metric import Metric
 from quant.prompts import Prompt, PromptSet
 
@@ -45,8 +45,8 @@ class Run:
     backbones: Backbones
     cache: TensorCache
 
-    def measurement(self, arm: Arm, batch: Batch) -> Measurement:
-        """The arm's pictures of a batch, measured. Raises what loading, drawing and measuring raise."""
+    def measurement(self, arm: Arm, batch: Batch, on_step: OnStep | None = None) -> Measurement:
+        """The arm's pictures of a batch, measured. Raises what loading, drawing, measuring and `on_step` raise."""
         key = key_of(
             {
                 "measured": self._drawing(arm, batch),
@@ -56,7 +56,7 @@ class Run:
                 "code": code_digest(MEASURING),
             }
         )
-        return Measurement.of_tensors(self.cache.get(key, lambda: self._measure(arm, batch).tensors()))
+        return Measurement.of_tensors(self.cache.get(key, lambda: self._measure(arm, batch, on_step).tensors()))
 
     def pictures(self, arm: Arm, batch: Batch, index: int) -> tuple[Tensor, Tensor]:
         """Picture `index` of a batch by the reference and by the arm, float32 [3, H, W] in [0, 1]."""
@@ -64,20 +64,19 @@ class Run:
         mine = self.cache.get(key, lambda: {"values": self._draw(arm, batch).values[index]})
         return self._reference(batch).values[index], mine["values"]
 
-    def _measure(self, arm: Arm, batch: Batch) -> Measurement:
-        reference = self._reference(batch)
-        drawn = reference if arm is self.reference else self._draw(arm, batch)
+    def _measure(self, arm: Arm, batch: Batch, on_step: OnStep | None) -> Measurement:
+        reference = self._reference(batch, on_step)
+        drawn = reference if arm is self.reference else self._draw(arm, batch, on_step)
         return measure(reference, drawn, batch.prompts, self.metrics, self.backbones)
 
-    def _reference(self, batch: Batch) -> Drawn:
-        stored = self.cache.get(
-            key_of(self._drawing(self.reference, batch)), lambda: _tensors(self._draw(self.reference, batch))
-        )
+    def _reference(self, batch: Batch, on_step: OnStep | None = None) -> Drawn:
+        key = key_of(self._drawing(self.reference, batch))
+        stored = self.cache.get(key, lambda: _tensors(self._draw(self.reference, batch, on_step)))
         return Drawn(stored["trajectory"], stored["values"])
 
-    def _draw(self, arm: Arm, batch: Batch) -> Drawn:
+    def _draw(self, arm: Arm, batch: Batch, on_step: OnStep | None = None) -> Drawn:
         texts = [prompt.text for prompt in batch.prompts]
-        return draw(arm.pipeline, texts, arm.seeds(batch.seeds), self.sampling)
+        return draw(arm.pipeline, texts, arm.seeds(batch.seeds), self.sampling, on_step)
 
     def _drawing(self, arm: Arm, batch: Batch) -> dict[str, Any]:
         return {

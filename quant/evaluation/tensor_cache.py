@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,18 @@ from torch import Tensor
 
 Tensors = dict[str, Tensor]
 
+_PART = ".part-"
+_ABANDONED_SECONDS = 3600.0
+
 
 class TensorCache:
     """Files `<folder>/ab/<key>.safetensors`, complete or not there. A file that cannot be read is made again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        for part in folder.glob(f"??/{_PART}*"):  # of a run that was killed while it wrote
+            if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                part.unlink(missing_ok=True)
 
     def get(self, key: str, make: Callable[[], Tensors]) -> Tensors:
         """The tensors of a key, made now if need be."""
@@ -33,7 +40,7 @@ class TensorCache:
 
 def _write(tensors: Tensors, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=_PART, dir=path.parent)
     os.close(handle)
     try:
         save_file(tensors, temporary)

@@ -167,12 +167,17 @@ def test_the_reference_is_shared_by_all_variants_and_by_shorter_runs(
     finished: tuple[Json, Path], job: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, cache = finished
-    drawn: list[int] = []
     real = run_module.draw
-    monkeypatch.setattr(run_module, "draw", lambda *a, **k: drawn.append(len(a[1])) or real(*a, **k))
+
+    def no_reference(pipeline: Any, *rest: Any) -> Drawn:
+        assert quantized_layers(pipeline.unet), "only the worst pictures of the shorter set are drawn again"
+        return real(pipeline, *rest)
+
+    monkeypatch.setattr(run_module, "draw", no_reference)
+    monkeypatch.setattr(run_module, "measure", _never)
     shorter = replace(job.prompt_sets[0], prompts=job.prompt_sets[0].prompts[:8])
+    # The first eight are the same batch, and the variant's name does not matter.
     evaluate(replace(job, prompt_sets=(shorter,), variants={"again": job.variants["w8"]}), cache, _silent)
-    assert not drawn  # the first eight are the same batch, and the checkpoint's name does not matter
 
 
 def test_another_seed_gives_other_pictures(finished: tuple[Json, Path], job: Evaluation, tmp_path: Path) -> None:
@@ -192,7 +197,7 @@ def test_one_prompt_has_means_and_no_intervals(job: Evaluation, tmp_path: Path) 
 
 
 def test_pictures_that_are_not_finite_are_counted_and_not_averaged_in(
-    job: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Json, Path], job: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = run_module.draw
 
@@ -204,15 +209,15 @@ def test_pictures_that_are_not_finite_are_counted_and_not_averaged_in(
             drawn.values[3:4] = 0.25
         return drawn
 
-    clean = evaluate(replace(job, variants={"w8": job.variants["w8"]}), tmp_path / "clean", _silent).document
     monkeypatch.setattr(run_module, "draw", spoiled)
-    document = evaluate(replace(job, variants={"w8": job.variants["w8"]}), tmp_path / "spoiled", _silent).document
-    ids = [prompt.id for prompt in job.prompt_sets[0].prompts]
-    variant = document["variants"]["w8"]
-    assert variant["invalid_pictures"]["home"] == [ids[i] for i in (1, 3, 9, 11, 17, 19)]
-    assert variant["home"]["psnr"]["count"] == 16 and "6 of 22" in variant["home"]["psnr"]["reason"]
-    assert variant["home"]["frechet"]["count"] == 16
-    assert variant["home"]["psnr"]["mean"] == pytest.approx(clean["variants"]["w8"]["home"]["psnr"]["mean"], abs=1.0)
+    only = replace(job, variants={"w8": job.variants["w8"]}, prompt_sets=job.prompt_sets[1:])
+    document = evaluate(only, tmp_path, _silent).document
+    ids = [prompt.id for prompt in only.prompt_sets[0].prompts]
+    variant, clean = document["variants"]["w8"], finished[0]["variants"]["w8"]["away"]
+    assert variant["invalid_pictures"]["away"] == [ids[i] for i in (1, 3, 9)]
+    assert variant["away"]["psnr"]["count"] == 7 and "3 of 10" in variant["away"]["psnr"]["reason"]
+    assert variant["away"]["frechet"]["count"] == 7
+    assert variant["away"]["psnr"]["mean"] == pytest.approx(clean["psnr"]["mean"], abs=1.0)
     json.dumps(document, allow_nan=False)
 
 
@@ -226,10 +231,13 @@ def test_a_variant_that_disappears_is_reported_and_the_others_are_measured(
         if arm == "w8":
             shutil.rmtree(doomed, ignore_errors=True)
 
-    variants = {"w8": tiny.folder(8), "doomed": doomed}
-    document = evaluate(replace(job, variants=variants), tmp_path / "cache", delete).document
+    variants = {"w8": tiny.folder(8), "doomed": doomed, "never": tmp_path / "never"}
+    one = (replace(job.prompt_sets[0], prompts=job.prompt_sets[0].prompts[:2]),)
+    asked = replace(job, variants=variants, prompt_sets=one)
+    document = evaluate(asked, tmp_path / "cache", delete).document
     assert "psnr" in document["variants"]["w8"]["home"]
     assert "home" not in document["variants"]["doomed"] and document["variants"]["doomed"]["error"]
+    assert document["variants"]["never"] == {"card": None, "error": document["variants"]["never"]["error"]}
     assert not any("doomed" in (test["a"], test["b"]) for test in document["comparisons"])
     with pytest.raises(CheckpointError):
         evaluate(replace(job, variants={"doomed": doomed}), tmp_path / "cache", _silent)
