@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +22,7 @@ from quant.evaluation.run import BATCH, Run
 from quant.evaluation.worst import WorstPair
 from quant.metric import Metric
 from quant.metrics.trajectory import DIVERGED
-
-if TYPE_CHECKING:
-    from quant.evaluation.evaluation import Evaluation
+from quant.prompts import PromptSet
 
 FORMAT_VERSION = 1
 REFERENCE = "reference"
@@ -33,8 +31,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Findings:
-    """All that was measured: by arm and prompt set, and what else the document tells."""
+    """All that was measured, by arm and prompt set, and what else the document tells. `names` are the variants that
+    were asked for; `calibrated_on` has the prompt set that each was calibrated on, where it is known."""
 
+    model: str
+    names: tuple[str, ...]
+    prompt_sets: tuple[PromptSet, ...]
+    seed: int
     measured: Mapping[str, Mapping[str, Measurement]]
     metrics: tuple[Metric, ...]
     not_measured: Reasons
@@ -45,25 +48,25 @@ class Findings:
     real: Mapping[str, Tensor]
 
 
-def document(job: Evaluation, run: Run, found: Findings) -> Json:
+def document(run: Run, found: Findings) -> Json:
     """The document, without its times."""
-    measured = [name for name in job.variants if name in found.measured]
+    measured = [name for name in found.names if name in found.measured]
     return {
         "format_version": FORMAT_VERSION,
-        "model": job.model,
-        "protocol": _protocol(job, run, found),
+        "model": found.model,
+        "protocol": _protocol(run, found),
         "reference": {"identity": run.reference.identity, **_own_figures(found)},
-        "floors": {name: _floor(name, job, found) for name in _floor_names(found)},
-        "variants": {name: _variant(name, job, found) for name in job.variants},
+        "floors": {name: _floor(name, found) for name in _floor_names(found)},
+        "variants": {name: _variant(name, found) for name in found.names},
         "comparisons": comparisons(
             {name: found.measured[name] for name in measured}, found.measured[REFERENCE], found.metrics
         ),
     }
 
 
-def _protocol(job: Evaluation, run: Run, found: Findings) -> Json:
+def _protocol(run: Run, found: Findings) -> Json:
     return {
-        "seed": job.seed,
+        "seed": found.seed,
         "pairing": "prompt i of a set has seed + i; both arms start from the same noise, drawn on the CPU",
         "other_seeds_offset": OTHER_SEEDS_OFFSET,
         "sampling": sampling_settings(run.sampling),
@@ -76,7 +79,7 @@ def _protocol(job: Evaluation, run: Run, found: Findings) -> Json:
                 "last": each.prompts[-1].id,
                 "digest": key_of({"prompts": [(prompt.id, prompt.text) for prompt in each.prompts]}),
             }
-            for each in job.prompt_sets
+            for each in found.prompt_sets
         },
         "metrics": {metric.key: _traits(metric) for metric in found.metrics},
         "not_measured": found.not_measured,
@@ -109,21 +112,21 @@ def _floor_names(found: Findings) -> list[str]:
     return [BFLOAT16, OTHER_SEEDS, *([FINITE_SAMPLE] if has_sets else [])]
 
 
-def _floor(name: str, job: Evaluation, found: Findings) -> Json:
+def _floor(name: str, found: Findings) -> Json:
     reference = found.measured[REFERENCE]
     if name == FINITE_SAMPLE:
         others = found.measured[OTHER_SEEDS]
         by_set = {each: finite_sample(reference[each], others[each], found.metrics) for each in reference}
-        return {**by_set[job.prompt_sets[0].name], "prompt_sets": by_set}
+        return {**by_set[found.prompt_sets[0].name], "prompt_sets": by_set}
     by_set = {
         each: figures(reference[each], measured, found.metrics, found.real)
         for each, measured in found.measured[name].items()
     }
     curves = {each: _curve(measured) for each, measured in found.measured[name].items()}
-    return {**by_set[job.prompt_sets[0].name], "prompt_sets": by_set, "curves": curves}
+    return {**by_set[found.prompt_sets[0].name], "prompt_sets": by_set, "curves": curves}
 
 
-def _variant(name: str, job: Evaluation, found: Findings) -> Json:
+def _variant(name: str, found: Findings) -> Json:
     if name in found.failures:
         return {"card": found.cards.get(name), "error": found.failures[name]}
     reference, measured = found.measured[REFERENCE], found.measured[name]
@@ -132,7 +135,7 @@ def _variant(name: str, job: Evaluation, found: Findings) -> Json:
         **{each: figures(reference[each], measured[each], found.metrics, found.real) for each in measured},
         "generalization": _generalization(name, found),
         "curves": {each: _curve(measured[each]) for each in measured},
-        "invalid_pictures": {each.name: _invalid(each, measured[each.name]) for each in job.prompt_sets},
+        "invalid_pictures": {each.name: _invalid(each, measured[each.name]) for each in found.prompt_sets},
         "worst": [
             {"prompt_set": w.prompt_set, "id": w.prompt.id, "prompt": w.prompt.text, w.metric: w.score}
             for w in found.worst
@@ -157,6 +160,6 @@ def _curve(measured: Measurement) -> list[float | None]:
     return [None] * measured.trajectory.shape[1] if not len(finite) else finite.double().mean(dim=0).tolist()
 
 
-def _invalid(prompt_set: Any, measured: Measurement) -> list[str]:
+def _invalid(prompt_set: PromptSet, measured: Measurement) -> list[str]:
     places = torch.nonzero(~measured.valid).flatten().tolist()
     return [prompt_set.prompts[place].id for place in places]

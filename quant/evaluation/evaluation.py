@@ -84,6 +84,10 @@ def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
             arm.close()
     _refuse_if_all_failed(job, failures)
     findings = Findings(
+        model=job.model,
+        names=tuple(job.variants),
+        prompt_sets=job.prompt_sets,
+        seed=job.seed,
         measured=measured,
         metrics=run.metrics,
         not_measured=reasons,
@@ -93,7 +97,7 @@ def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
         worst=worst,
         real=real,
     )
-    written = document(job, run, findings)
+    written = document(run, findings)
     written["times"] = {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 1),

@@ -33,13 +33,13 @@ def choose(asked: tuple[str, ...], backbones: Backbones, height: int, width: int
         except (BackboneMissing, PictureMismatch) as error:
             if asked:
                 raise
-            reasons[each.key] = _placeless(str(error))
+            reasons[each.key] = _placeless(str(error), backbones.folder)
     return tuple(possible), reasons
 
 
-def _placeless(reason: str) -> str:
+def _placeless(reason: str, folder: Path) -> str:
     """A reason that names no folder of this machine: reports travel."""
-    return reason.replace(f"{Path.cwd()}/", "").replace(str(Path.home()), "~")
+    return reason.replace(str(folder), "the folder of backbones").replace(str(Path.home()), "~")
 
 
 def _try(asked: Metric, backbones: Backbones, height: int, width: int) -> None:
