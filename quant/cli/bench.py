@@ -46,6 +46,7 @@ def bench(
     limit: Annotated[int, typer.Option(min=1, help="prompts of each set")] = 64,
     metric: Annotated[list[str], typer.Option(help="name, or name:backbone [default: all that can be measured]")] = [],  # noqa: B006
     real: Annotated[Path | None, typer.Option(help="folder of real pictures to take distances to as well")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="folder to also write all pictures to, as PNG")] = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="seed of the first picture of every set")] = SEED,
     output: Annotated[Path | None, typer.Option(help="folder of the report [default: data/bench/<model>]")] = None,
     cache: Annotated[Path, typer.Option(help="folder that a killed run goes on from")] = CACHE,
@@ -68,6 +69,7 @@ def bench(
         seed=seed,
         seen=seen_prompts(prompt_folder),
         real=real,
+        pictures=pictures,
         backbones=backbones,
     )
     with progress_bar() as show:

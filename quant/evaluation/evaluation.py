@@ -20,6 +20,7 @@ from quant.evaluation.document import Findings, Json, document
 from quant.evaluation.measurement import Measurement
 from quant.evaluation.metric_choice import Reasons, choose
 from quant.evaluation.overlap import calibrated_on, refuse_overlap
+from quant.evaluation.picture_files import export_batch, write_manifest
 from quant.evaluation.real_pictures import real_features
 from quant.evaluation.report import Report
 from quant.evaluation.report_card import report_card
@@ -41,7 +42,8 @@ class Evaluation:
     """What to measure: variants by name with their checkpoints, on `prompt_sets`, the first being the primary one.
 
     `metrics` empty means all that can be measured; `seen` are the prompts that calibrations may have used, by id;
-    `real` is a folder of real pictures that distances between distributions are also taken to."""
+    `real` is a folder of real pictures that distances between distributions are also taken to; into `pictures` all
+    pictures that are drawn are written."""
 
     model: str
     description: ModelDescription
@@ -51,6 +53,7 @@ class Evaluation:
     seed: int = SEED
     seen: Mapping[str, SeenPrompt] = field(default_factory=dict)
     real: Path | None = None
+    pictures: Path | None = None
     backbones: Path = BACKBONE_FOLDER
     device: str = "cpu"
 
@@ -162,11 +165,15 @@ def _beat(on_progress: Progress, stage: str, done: int, total: int, *_: int) -> 
 def _measure(run: Run, job: Evaluation, arm: Arm, on_progress: Progress) -> dict[str, Measurement]:
     total, done = sum(len(prompt_set.prompts) for prompt_set in job.prompt_sets), 0
     found: dict[str, Measurement] = {}
-    for name, cut in _batches(job).items():
+    for prompt_set in job.prompt_sets:
         parts = []
-        for batch in cut:
+        for place, batch in enumerate(batches(prompt_set, job.seed)):
             parts.append(run.measurement(arm, batch, partial(_beat, on_progress, arm.name, done, total)))
+            if job.pictures is not None:
+                export_batch(run, arm, prompt_set, job.seed, place, job.pictures)
             done += len(batch.prompts)
             on_progress(arm.name, done, total)
-        found[name] = Measurement.joined(parts)
+        if job.pictures is not None:
+            write_manifest(arm, prompt_set, job.seed, job.pictures)
+        found[prompt_set.name] = Measurement.joined(parts)
     return found

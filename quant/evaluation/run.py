@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -44,6 +44,7 @@ class Run:
     metrics: tuple[Metric, ...]
     backbones: Backbones
     cache: TensorCache
+    _latest: dict[str, Drawn] = field(default_factory=dict, repr=False)
 
     def measurement(self, arm: Arm, batch: Batch, on_step: OnStep | None = None) -> Measurement:
         """The arm's pictures of a batch, measured. Raises what loading, drawing, measuring and `on_step` raise."""
@@ -64,6 +65,10 @@ class Run:
         mine = self.cache.get(key, lambda: {"values": self._draw(arm, batch).values[index]})
         return self._reference(batch).values[index], mine["values"]
 
+    def values(self, arm: Arm, batch: Batch) -> Tensor:
+        """All pictures of a batch by an arm, float32 [N, 3, H, W] in [0, 1]; what is no picture may be not finite."""
+        return (self._reference(batch) if arm is self.reference else self._draw(arm, batch)).values
+
     def _measure(self, arm: Arm, batch: Batch, on_step: OnStep | None) -> Measurement:
         reference = self._reference(batch, on_step)
         drawn = reference if arm is self.reference else self._draw(arm, batch, on_step)
@@ -75,8 +80,12 @@ class Run:
         return Drawn(stored["trajectory"], stored["values"])
 
     def _draw(self, arm: Arm, batch: Batch, on_step: OnStep | None = None) -> Drawn:
-        texts = [prompt.text for prompt in batch.prompts]
-        return draw(arm.pipeline, texts, arm.seeds(batch.seeds), self.sampling, on_step)
+        key = key_of(self._drawing(arm, batch))
+        if key not in self._latest:
+            self._latest.clear()
+            texts = [prompt.text for prompt in batch.prompts]
+            self._latest[key] = draw(arm.pipeline, texts, arm.seeds(batch.seeds), self.sampling, on_step)
+        return self._latest[key]
 
     def _drawing(self, arm: Arm, batch: Batch) -> dict[str, Any]:
         return {

@@ -279,6 +279,29 @@ def test_a_metric_that_is_asked_for_is_measured_or_refused(backbones: Path) -> N
         choose(("frechet",), found, 128, 128)
 
 
+def test_pictures_are_written_once_under_their_place_in_the_set(job: Evaluation, tmp_path: Path) -> None:
+    asked = replace(
+        job, prompt_sets=job.prompt_sets[1:], variants={"w8": job.variants["w8"]}, pictures=tmp_path / "out"
+    )
+    evaluate(asked, tmp_path / "cache", _silent)
+    for arm in ("reference", "bfloat16", "other_seeds", "w8"):
+        folder = tmp_path / "out" / arm / "away"
+        rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [row["file"] for row in rows] == [f"{i:05}.png" for i in range(10)]
+        assert [row["prompt"] for row in rows] == [prompt.text for prompt in asked.prompt_sets[0].prompts]
+        assert all(Image.open(folder / row["file"]).size == (64, 64) for row in rows)
+    arms = [
+        np.asarray(Image.open(tmp_path / "out" / arm / "away/00003.png"), dtype=float) for arm in ("reference", "w8")
+    ]
+    mse = ((arms[0] - arms[1]) ** 2).mean()
+    measured = evaluate(replace(asked, pictures=None), tmp_path / "cache", _silent).document
+    assert 10 * np.log10(255**2 / mse) == pytest.approx(measured["variants"]["w8"]["away"]["psnr"]["mean"], abs=6.0)
+    (tmp_path / "out/w8/away/00003.png").unlink()
+    evaluate(asked, tmp_path / "cache", _silent)
+    again = np.asarray(Image.open(tmp_path / "out/w8/away/00003.png"), dtype=float)
+    assert (again == arms[1]).all()
+
+
 def test_distances_to_real_pictures(job: Evaluation, tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()
