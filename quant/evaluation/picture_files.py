@@ -20,7 +20,7 @@ def export_batch(run: Run, arm: Arm, prompt_set: PromptSet, seed: int, place: in
     if all(path.is_file() for path in paths):
         return
     target.mkdir(parents=True, exist_ok=True)
-    for path, picture in zip(paths, to_pictures(run.values(arm, batch)), strict=True):
+    for path, picture in zip(paths, to_pictures(run.values(arm, batch).nan_to_num(0.0)), strict=True):
         unfinished = path.with_suffix(".part")
         picture.save(unfinished, format="png")
         unfinished.replace(path)

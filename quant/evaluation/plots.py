@@ -54,8 +54,8 @@ def trajectories(document: Json, prompt_set: str) -> str:
 
 def _bar_panel(axis: Axes, document: Json, prompt_set: str, metric: str) -> None:
     traits = document["protocol"]["metrics"][metric]
-    perfect = traits["identical"]
     arms = _arms(document, prompt_set, metric)
+    perfect = None if any((each["mean"] or 0.0) < 0.0 for each, _ in arms.values()) else traits["identical"]
     for place, (statistic, colour) in enumerate(arms.values()):
         if statistic["mean"] is not None:
             low, high = statistic["ci95"] or (statistic["mean"], statistic["mean"])
@@ -66,7 +66,7 @@ def _bar_panel(axis: Axes, document: Json, prompt_set: str, metric: str) -> None
         axis.set_yscale("log")
     axis.set_xticks(range(len(arms)), list(arms), rotation=30, ha="right", fontsize=7)
     axis.tick_params(axis="y", labelsize=7)
-    axis.set_title(_title(metric, traits), fontsize=9)
+    axis.set_title(_title(metric, traits, perfect), fontsize=9)
 
 
 def _arms(document: Json, prompt_set: str, metric: str) -> dict[str, tuple[Json, str]]:
@@ -82,11 +82,11 @@ def _shown(value: float, perfect: float | None) -> float:
     return value if perfect is None else max(abs(value - perfect), SMALLEST)
 
 
-def _title(metric: str, traits: Json) -> str:
-    if traits["identical"] is None:
+def _title(metric: str, traits: Json, perfect: float | None) -> str:
+    if perfect is None:
         unit = f", {traits['unit']}" if traits["unit"] else ""
         return f"{metric}{unit} ({traits['better']} is better)"
-    return f"{'1 - ' if traits['identical'] else ''}{metric} (lower is better, log scale)"
+    return f"{'1 - ' if perfect else ''}{metric} (lower is better, log scale)"
 
 
 def _measured(document: Json) -> Json:

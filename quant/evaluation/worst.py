@@ -34,7 +34,8 @@ def worst_pairs(
     run: Run, arm: Arm, cut: Mapping[str, list[Batch]], measured: Mapping[str, Measurement]
 ) -> list[WorstPair]:
     """The `COUNT` worst pictures of each prompt set, the worst first."""
-    ranking = next((metric for metric in run.metrics if metric.name in RANKED_BY), None)
+    measurable = {metric.name: metric for metric in run.metrics}
+    ranking = next((measurable[name] for name in RANKED_BY if name in measurable), None)
     if ranking is None:
         return []
     found: list[WorstPair] = []
