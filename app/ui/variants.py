@@ -13,14 +13,13 @@ from contract.card import Card
 HEADERS = [
     "Model",
     "Variant",
-    "Scheme",
+    "Report",
+    "Bits",
     "PSNR (dB) [95 %]",
     "Noise floor",
     "Denoiser",
-    "Reference",
     "Digest",
     "Made",
-    "Report",
 ]
 
 
@@ -47,14 +46,13 @@ def _row(card: Card, linked: bool) -> list[str]:
     return [
         card.model,
         card.variant,
+        report_link(card.evaluation, "Report") if card.evaluation and linked else card.evaluation or "",
         card.recipe.scheme.upper(),
         statistic(card.report.metrics.get("psnr")),
         statistic(card.report.noise_floor.get("psnr")),
         megabytes(card.denoiser_bytes),
-        megabytes(card.reference_denoiser_bytes),
         card.digest[:12],
         f"{card.created:%Y-%m-%d %H:%M}",
-        report_link(card.evaluation, "Report") if card.evaluation and linked else card.evaluation or "",
     ]
 
 
