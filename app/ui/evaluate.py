@@ -23,8 +23,8 @@ from contract.results import EvaluationResult
 ABOUT = (
     "Draws whole prompt sets with the reference and with the variants, from the same noise, and measures how far apart "
     "the pictures are. The **floors** are the same figures for the reference against itself, in bfloat16 and "
-    "from other noise. Hundreds of prompts take minutes with the small model and hours with large ones; pictures are not "
-    "delayed, and a job that is interrupted goes on where it was."
+    "from other noise. Hundreds of prompts take minutes with the small model and hours with large ones; pictures are "
+    "not delayed, and a job that is interrupted goes on where it was."
 )
 Choices = list[str] | None
 
