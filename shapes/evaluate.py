@@ -22,7 +22,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from contract.catalogue import ModelDescription, read_models
 from quant.generation import Sampling, generate_batch
-from quant.judge import Judge, load_judge
+from quant.networks.judge import Judge, load_judge
 from quant.pipelines import load_reference
 from quant.prompts import Prompt, load_prompts
 from quant.statistics import summarize

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from quant.backbone_weights import WeightFile, fill
-from quant.inception_net import InceptionNet
+from quant.networks.inception import InceptionNet
+from quant.networks.weights import WeightFile, fill
 
 WEIGHTS = WeightFile(
     "pt_inception-2015-12-05-6726825d.pth",

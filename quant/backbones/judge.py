@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from quant.errors import PictureMismatch
-from quant.judge import load_judge
+from quant.networks.judge import load_judge
 
 SHIPPED = Path(__file__).parents[2] / "models" / "shapes-judge"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quant.backbone_weights import WeightFile
-from quant.lpips_net import LpipsNet, alexnet, with_weights
+from quant.networks.lpips import LpipsNet, alexnet, with_weights
+from quant.networks.weights import WeightFile
 
 WEIGHTS = WeightFile(
     "alexnet-owt-7be5be79.pth", "torchvision publishes as AlexNet_Weights.IMAGENET1K_V1", unused=("classifier.",)

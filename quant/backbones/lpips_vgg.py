@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quant.backbone_weights import WeightFile
-from quant.lpips_net import LpipsNet, vgg16, with_weights
+from quant.networks.lpips import LpipsNet, vgg16, with_weights
+from quant.networks.weights import WeightFile
 
 WEIGHTS = WeightFile(
     "vgg16-397923af.pth", "torchvision publishes as VGG16_Weights.IMAGENET1K_V1", unused=("classifier.",)

@@ -36,17 +36,7 @@ ENGINE = (
 )
 """The code that runs quantized denoisers."""
 
-MEASURING = (
-    "backbone_weights.py",
-    "backbones",
-    "feature_sets.py",
-    "inception_net.py",
-    "judge.py",
-    "lpips_net.py",
-    "metrics",
-    "pair.py",
-    "evaluation/measurement.py",
-)
+MEASURING = ("backbones", "feature_sets.py", "metrics", "networks", "pair.py", "evaluation/measurement.py")
 """The code that scores pictures."""
 
 

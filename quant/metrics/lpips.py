@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from quant.lpips_net import LpipsNet
 from quant.metric import Traits
+from quant.networks.lpips import LpipsNet
 from quant.pair import Pair
 
 TRAITS = Traits(better="lower", identical=0.0, backbones=("lpips_alex", "lpips_vgg"))

@@ -27,10 +27,10 @@ from quant.backbones.clip import ClipBackbone
 from quant.backbones.inception import InceptionBackbone
 from quant.errors import BackboneMissing, ModelError
 from quant.generation import Drawn
-from quant.inception_net import InceptionNet
-from quant.judge import load_judge
-from quant.lpips_net import LpipsNet
 from quant.metrics import lpips
+from quant.networks.inception import InceptionNet
+from quant.networks.judge import load_judge
+from quant.networks.lpips import LpipsNet
 from quant.pair import Pair
 from quant.prompts import Prompt
 from tests import tiny_backbones

@@ -21,8 +21,8 @@ from quant.errors import BackboneMissing, CheckpointError, EvaluationError, Pict
 from quant.evaluation.evaluation import Evaluation, evaluate
 from quant.evaluation.metric_choice import choose
 from quant.generation import Drawn, Sampling
-from quant.judge import Judge
 from quant.layout import quantized_layers
+from quant.networks.judge import Judge
 from quant.pipelines import load_reference, load_variant
 from quant.prompts import Prompt, PromptSet, SeenPrompt, prompts_from_texts
 from tests.quant.conftest import TinyWorld

@@ -11,7 +11,7 @@ from contract.recipe import read_presets
 from quant.checkpoint import verify
 from quant.comparison import JUDGE_FOLDER, evaluate
 from quant.generation import Sampling
-from quant.judge import load_judge
+from quant.networks.judge import load_judge
 from quant.pipelines import load_reference, load_variant
 from quant.prompts import load_prompts
 from shapes.evaluate import agreement, draw, judge_fresh_renders

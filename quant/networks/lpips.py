@@ -11,8 +11,8 @@ import torch
 import torchmetrics
 from torch import Tensor, nn
 
-from quant.backbone_weights import WeightFile, fill
 from quant.errors import PictureMismatch
+from quant.networks.weights import WeightFile, fill
 
 HEADS = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models"
 """Holds `alex.pth` and `vgg.pth`: `lin0.model.1.weight` and so on, float32 [1, C, 1, 1]."""
