@@ -28,7 +28,7 @@ def export_batch(run: Run, arm: Arm, prompt_set: PromptSet, seed: int, place: in
 
 def write_manifest(arm: Arm, prompt_set: PromptSet, seed: int, folder: Path) -> None:
     """Writes the manifest of a set's pictures."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for batch in batches(prompt_set, seed):
         for prompt, each in zip(batch.prompts, arm.seeds(batch.seeds), strict=True):
             rows.append({"file": f"{len(rows):05}.png", "id": prompt.id, "prompt": prompt.text, "seed": each})
