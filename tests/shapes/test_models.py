@@ -8,8 +8,9 @@ import pytest
 
 from contract.catalogue import ModelDescription, read_models
 from contract.recipe import read_presets
+from quant.backbones.judge import SHIPPED
 from quant.checkpoint import verify
-from quant.comparison import JUDGE_FOLDER, evaluate
+from quant.comparison import evaluate
 from quant.generation import Sampling
 from quant.networks.judge import load_judge
 from quant.pipelines import load_reference, load_variant
@@ -32,13 +33,13 @@ def test_the_folder_is_small() -> None:
 
 
 def test_judge_and_autoencoder_on_fresh_renders(description: ModelDescription) -> None:
-    accuracy, decibels = judge_fresh_renders(load_reference(description), load_judge(JUDGE_FOLDER).float(), 96)
+    accuracy, decibels = judge_fresh_renders(load_reference(description), load_judge(SHIPPED).float(), 96)
     assert min(accuracy.values()) >= 0.95, accuracy  # the full measure asks for 0.98 of 1,024
     assert decibels >= 28.0
 
 
 def test_pictures_show_what_prompts_say(description: ModelDescription) -> None:
-    pipeline, judge = load_reference(description), load_judge(JUDGE_FOLDER).float()
+    pipeline, judge = load_reference(description), load_judge(SHIPPED).float()
     prompts = load_prompts(ROOT / "prompts", "shapes-plain", "test", 16)
     _, answers = draw(pipeline, judge, prompts, STEPS)
     truths = [prompt.attributes for prompt in prompts]
