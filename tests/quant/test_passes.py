@@ -135,16 +135,19 @@ def test_attention(
 ) -> None:
     torch.manual_seed(seed)
     packed = torch.randn(batch, max(queries, keys), 3, heads, width).to(dtype)
-    q, k, v = packed[:, :queries, 0], packed[:, :keys, 1], packed[:, :keys, 2]  # strided, as slices of one projection
+    inputs = packed[:, :queries, 0], packed[:, :keys, 1], packed[:, :keys, 2]  # strided, as slices of one projection
+    q, k, v = inputs
     scale = width**-0.5
-    out = passes.attention(q, k, v, scale, None)
+    out = passes.attention(*inputs, scale, None)
     assert out.shape == (batch, queries, heads * width) and out.dtype == dtype
+    if passes is not TORCH:  # it multiplies in bfloat16, whatever the dtype of the model
+        q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
     scores = np.einsum("blhd,bshd->bhls", q.double().numpy(), k.double().numpy()) * scale
     wanted = np.einsum("bhls,bshd->blhd", softmax(scores, axis=-1), v.double().numpy()).reshape(out.shape)
-    tolerance = 2e-6 if dtype == torch.float32 and passes is TORCH else 2e-2
+    tolerance = 2e-6 if dtype == torch.float32 and passes is TORCH else 1.5e-2
     assert np.abs(out.double().numpy() - wanted).max() <= tolerance * max(np.abs(wanted).max(), 0.1)
     to = ActivationParameters(0.05, 120)
-    coded = passes.attention(q, k, v, scale, to).double().numpy()
+    coded = passes.attention(*inputs, scale, to).double().numpy()
     assert np.abs(coded - np.clip(wanted / to.scale + 120, 0, 255)).max() <= 0.5 + 20 * tolerance * 4
 
 
