@@ -42,6 +42,7 @@ class TorchPasses:
     ) -> Tensor:
         """See `Passes.group_norm`."""
         y = x.float() if shift is None else x.float() + shift.float()[:, :, None, None]
+        y = y.contiguous()  # torch's channels-last variance loses digits where the mean is far from zero
         y = torch.group_norm(y, norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps)
         return self.quantize_image(functional.silu(y) if silu else y, to, frame)
 
