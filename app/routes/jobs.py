@@ -37,8 +37,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 _NUMBERS = ("attempt", "step", "steps")
 
-_NUMBERS = ("attempt", "step", "steps")
-
 LastEventId = Annotated[str, Header(alias="Last-Event-ID", pattern=r"^\d{1,18}-\d{1,18}$")]
 Cursor = Annotated[str, Query(pattern=r"^\d{1,15}$", description="`next_cursor` of the page before")]
 
