@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from app.errors import Fault, InvalidRequest
 from app.request_bodies import CalibrationBody, ComparisonBody, EvaluationBody, GenerationBody, SamplingBody
 from contract.catalogue import Catalogue, ModelDescription
-from contract.errors import VariantExists
+from contract.errors import RecipeError, VariantExists
 from contract.payloads import (
     MAX_EVALUATED,
     REFERENCE,
@@ -46,6 +46,10 @@ def calibration(body: CalibrationBody, catalogue: Catalogue, registry: Registry)
     description = _model(body.model, catalogue)
     recipe, held_out = _fitted(_recipe(body.recipe, catalogue), body.prompts)
     _known("recipe.method", recipe.method, catalogue.methods)
+    try:
+        recipe.complete(catalogue.methods[recipe.method])
+    except RecipeError as error:
+        raise _invalid("recipe", str(error)) from error
     if recipe.family != description.family:
         raise _invalid("recipe.family", f"must be {description.family}, the family of {body.model}")
     if isinstance(body.prompts, str):

@@ -102,9 +102,11 @@ def _union(catalogues: list[Catalogue]) -> Catalogue:
         if other != first:
             names = {
                 name: tuple(dict.fromkeys((*getattr(first, name), *getattr(other, name))))
-                for name in ("methods", "families", "metrics", "schedulers", "prompt_sets")
+                for name in ("families", "metrics", "schedulers", "prompt_sets")
             }
-            tables = {"models": {**first.models, **other.models}, "presets": {**first.presets, **other.presets}}
+            tables = {
+                name: {**getattr(first, name), **getattr(other, name)} for name in ("models", "methods", "presets")
+            }
             first = Catalogue.model_validate({**names, **tables})
     return first
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from contract.card import Identifier
 from contract.errors import ContractError
 from contract.recipe import Recipe
+from contract.stages import Stages
 
 
 class CatalogueError(ContractError):
@@ -33,12 +34,12 @@ class ModelDescription(BaseModel):
 
 
 class Catalogue(BaseModel):
-    """All that a worker offers, by name."""
+    """All that a worker offers, by name; methods with what they do at every stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: dict[Identifier, ModelDescription]
-    methods: tuple[str, ...]
+    methods: dict[str, Stages]
     families: tuple[str, ...]
     metrics: tuple[str, ...]
     schedulers: tuple[str, ...]

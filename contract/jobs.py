@@ -78,13 +78,14 @@ class JobError(BaseModel):
 
 
 class JobProgress(BaseModel):
-    """How far a running job is: `step` of `steps` within a stage."""
+    """How far a running job is: `step` of `steps` within a stage, and what it is at (a unit, a loss)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     stage: str
     step: int = Field(ge=0)
     steps: int = Field(ge=0)
+    note: str = Field(default="", max_length=200)
 
 
 class JobMessage(BaseModel):

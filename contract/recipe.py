@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from contract.errors import RecipeError
+from contract.stages import (
+    FineGrained,
+    FineTuning,
+    LearnedRanges,
+    Nearest,
+    NoFineTuning,
+    ObservedRanges,
+    ProgressiveRanges,
+    SameBits,
+    StageOptions,
+    Stages,
+    Tdac,
+    UniformSteps,
+)
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.*?\[\]!-]+$")]
 
@@ -31,12 +46,14 @@ Bits = Annotated[int, Field(ge=2, le=8)]
 class Recipe(BaseModel):
     """How a variant is made from its reference.
 
-    `method` names a file in quant/methods. Weights have `weight_bits` (per output channel, symmetric), activations
+    `method` names a file in quant/methods, which says what is done at every stage; `stages` are this recipe's own
+    choices in place of the method's. Weights have `weight_bits` (per output channel, symmetric), activations
     `activation_bits` (per tensor, static). Layers whose name matches a pattern of `keep_float` (fnmatch) stay in
     floating point; `layer_bits` gives the weights of others their own bits, the first pattern that matches counting.
 
-    Options of the integer graph: `timestep_groups`, tables of activation scales over the sampler's steps;
-    `split_shortcuts`, two ranges for the concatenated inputs of a UNet's shortcut convolutions; `dynamic_activations`,
+    Options of the integer graph: `timestep_groups`, tables of activation scales over the sampler's steps, and
+    `split_shortcuts`, two ranges for the concatenated inputs of a UNet's shortcut convolutions (None: as the method has
+    it); `dynamic_activations`,
     a scale for every token in linear layers instead of a calibrated one; `attention_bits`, integer products of query,
     key and value, with `softmax_bits` for the softmax output; `packed`, weights of 4 bits or fewer packed in memory."""
 
@@ -48,13 +65,14 @@ class Recipe(BaseModel):
     activation_bits: Bits = 8
     keep_float: tuple[Pattern, ...] = Field(default=(), max_length=256)
     layer_bits: dict[Pattern, Bits] = Field(default={}, max_length=256)
-    timestep_groups: int = Field(default=1, ge=1, le=1000)
-    split_shortcuts: bool = False
+    timestep_groups: int | None = Field(default=None, ge=1, le=1000)
+    split_shortcuts: bool | None = None
     dynamic_activations: bool = False
     attention_bits: Bits | None = None
     softmax_bits: Literal[2, 3, 4, 5, 6, 7, 8, 16] = 8
     packed: bool = False
     calibration: CalibrationInputs = CalibrationInputs()
+    stages: StageOptions = StageOptions()
 
     @property
     def scheme(self) -> str:
@@ -70,7 +88,7 @@ class Recipe(BaseModel):
     def _options_agree(self) -> Self:
         if self.packed and self.weight_bits > 4 and not any(bits <= 4 for bits in self.layer_bits.values()):
             raise ValueError("packed is for weights of 4 bits or fewer: no layer has any")
-        if self.timestep_groups > self.calibration.num_inference_steps:
+        if (self.timestep_groups or 1) > self.calibration.num_inference_steps:
             raise ValueError(
                 f"timestep_groups {self.timestep_groups} is more than the calibration's "
                 f"{self.calibration.num_inference_steps} steps"
@@ -78,6 +96,59 @@ class Recipe(BaseModel):
         if self.attention_bits is None and self.softmax_bits != 8:
             raise ValueError("softmax_bits needs attention_bits: without them the softmax output is not quantized")
         return self
+
+    def complete(self, method: Stages) -> Stages:
+        """All stages, given those of the method. Raises RecipeError where options contradict each other."""
+        try:
+            stages = method.changed(self.stages)
+        except ValidationError as error:
+            raise RecipeError(f"stages: {error}") from error
+        for fault in (*_range_faults(self, stages), *_input_faults(self, stages), *_training_faults(self, stages)):
+            raise RecipeError(fault)
+        return stages
+
+
+def _range_faults(recipe: Recipe, stages: Stages) -> Iterator[str]:
+    """What is wrong with ranges and bits over the steps."""
+    groups, steps = recipe.timestep_groups, recipe.calibration.num_inference_steps
+    shared = groups == 1 or (groups is None and not stages.per_step)
+    learned = isinstance(stages.ranges, LearnedRanges) or (
+        isinstance(stages.rounding, FineGrained) and stages.rounding.learn_ranges
+    )
+    if learned and not shared:
+        yield f"learned ranges are shared by all steps: timestep_groups must be 1, not {groups or steps}"
+    if isinstance(stages.ranges, ProgressiveRanges) and (shared or groups not in (None, steps)):
+        yield f"progressive ranges are one for every step: timestep_groups must be {steps} or left out"
+    relaxed = stages.bits_over_time
+    if isinstance(relaxed, SameBits):
+        return
+    if relaxed.bits < recipe.activation_bits:
+        yield f"relaxed steps have {relaxed.bits} bits, fewer than activation_bits {recipe.activation_bits}"
+    if shared or groups not in (None, steps):
+        yield "relaxed steps need a range for every step: leave timestep_groups out, with a method that has one"
+
+
+def _input_faults(recipe: Recipe, stages: Stages) -> Iterator[str]:
+    """What is wrong with the calibration inputs."""
+    prompts, steps = recipe.calibration.num_prompts, recipe.calibration.num_inference_steps
+    if isinstance(stages.inputs, Tdac) and prompts < steps:
+        yield f"TDAC takes one sample of every prompt: {prompts} prompts cannot cover {steps} steps"
+    if isinstance(stages.inputs, UniformSteps) and stages.inputs.steps > steps:
+        yield f"uniform inputs of {stages.inputs.steps} steps: the sampler has {steps}"
+
+
+def _training_faults(recipe: Recipe, stages: Stages) -> Iterator[str]:
+    """What is wrong with the optimization of weights and scales."""
+    trained = not isinstance(stages.rounding, Nearest) or not isinstance(stages.fine_tuning, NoFineTuning)
+    if recipe.dynamic_activations and (trained or not isinstance(stages.ranges, ObservedRanges)):
+        yield "dynamic_activations have no ranges to calibrate: only rounding to the nearest goes with them"
+    tuning = stages.fine_tuning
+    if not isinstance(tuning, FineTuning):
+        return
+    if tuning.target == "reference_trajectory" and tuning.kind != "serial_to_parallel":
+        yield f"target reference_trajectory: {tuning.kind} fine-tuning is on the reference's trajectory already"
+    if tuning.guided and recipe.calibration.guidance_scale <= 1.0:
+        yield f"guided fine-tuning needs guidance: guidance_scale is {recipe.calibration.guidance_scale}"
 
 
 def read_recipe(path: Path) -> Recipe:

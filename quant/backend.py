@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from quant.conversion import dequantize, quantize_dynamically
 from quant.errors import CheckpointError, QuantError
 from quant.fusion import fuse
-from quant.layout import Layout, finish, lay_out, products, quantized_layers
+from quant.layout import Layout, finish, lay_out, stored_modules
 
 FORMAT_VERSION = 2
 _TABLES = ("input_scale", "input_zero_point", "input_bits", "query_scale", "key_scale", "value_scale")
@@ -88,7 +88,7 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             return
         with torch.device("meta"):
             lay_out(model, self.quantization_config.layout)
-        self._claimed = frozenset((*quantized_layers(model), *products(model)))
+        self._claimed = frozenset(stored_modules(model))
 
     def maybe_update_loaded_keys(self, loaded_keys: list[str], checkpoint_files: list[str]) -> list[str]:
         """Remembers what the files hold, so that a tensor that belongs nowhere is found."""
@@ -98,7 +98,7 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
     def check_if_quantized_param(
         self, model: nn.Module, param_value: Tensor, param_name: str, state_dict: dict[str, Tensor], **kwargs: Any
     ) -> bool:
-        """True for every tensor of a quantized layer: fp32 scales must not be cast to the model's dtype."""
+        """True for every tensor of a module of ours: fp32 scales and tables must not be cast to the model's dtype."""
         return param_name.rpartition(".")[0] in self._claimed
 
     def check_quantized_param_shape(self, param_name: str, current_param: Tensor, loaded_param: Tensor) -> None:
@@ -141,7 +141,7 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         if extra:
             raise CheckpointError(f"the checkpoint has {len(extra)} tensors too many, the first is {extra[0]}")
         finish(model, self.quantization_config.layout)
-        for name, module in (quantized_layers(model) | products(model)).items():
+        for name, module in stored_modules(model).items():
             try:
                 module.check()
             except QuantError as error:

@@ -11,14 +11,14 @@ from contract.catalogue import Catalogue, ModelDescription
 from contract.recipe import read_presets
 from quant.generation import SCHEDULERS
 from quant.prompts import prompt_sets
-from quant.registry import names
+from quant.registry import find, names
 
 
 def catalogue(models: dict[str, ModelDescription], recipes: Path, prompts: Path) -> Catalogue:
     """The catalogue of these models with the presets of `recipes` and the prompt sets of `prompts`."""
     return Catalogue(
         models=models,
-        methods=names(quant.methods),
+        methods={name: find(quant.methods, name).STAGES for name in names(quant.methods)},
         families=names(quant.families),
         metrics=names(quant.metrics),
         schedulers=SCHEDULERS,

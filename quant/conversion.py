@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quant.fusion import fuse, unfuse
 from quant.layout import Layout, attentions, bits_of, empty_like, finish, prepare, quantized_layers, replace_layer
 from quant.modules.attention import AttentionProducts
+from quant.modules.output_correction import detach
 from quant.modules.shortcut import SplitConv2d
 from quant.quantizers.activation import ActivationTable
 from quant.quantizers.weight import QuantizedWeight, quantize_weight
@@ -59,8 +60,10 @@ def quantize_dynamically(denoiser: nn.Module, layout: Layout) -> Layout:
 
 
 def dequantize(denoiser: nn.Module) -> nn.Module:
-    """Puts floating-point layers, with the weights that the codes stand for, in place of the quantized ones."""
+    """Puts floating-point layers, with the weights that the codes stand for, in place of the quantized ones. The output
+    correction goes, since it speaks of the quantized ones; tables of a precalculated time path stay."""
     unfuse(denoiser)
+    detach(denoiser)
     for name, layer in quantized_layers(denoiser).items():
         replace_layer(denoiser, name, layer.dequantized())
     for name, module in list(denoiser.named_modules()):

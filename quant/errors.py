@@ -10,6 +10,8 @@ QuantError
 ├── InvalidPicture      the output is not finite, or constant
 ├── BackboneMissing     a metric's feature model is not at hand
 ├── PictureMismatch     pictures of sizes or counts that cannot be compared
+├── CalibrationDiverged a calibration whose loss is no longer a number
+├── NotEnoughMemory     a calibration that needs more memory than there is
 ├── EvaluationError     an evaluation that cannot be made as asked
 └── KernelError         the integer kernels fail their self-test on this machine
 """
@@ -65,3 +67,11 @@ class EvaluationError(QuantError):
 
 class KernelError(QuantError):
     code = "kernel-unavailable"
+
+
+class CalibrationDiverged(QuantError):
+    code = "calibration-diverged"
+
+
+class NotEnoughMemory(QuantError):
+    code = "not-enough-memory"

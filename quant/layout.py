@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,7 +16,9 @@ from quant.modules.attention import AttentionProducts, IntegerAttnProcessor
 from quant.modules.conv import QuantizedConv2d
 from quant.modules.layer import QuantizedLayer
 from quant.modules.linear import QuantizedLinear
+from quant.modules.output_correction import OutputCorrection, correction_of
 from quant.modules.shortcut import SplitConv2d
+from quant.modules.time_path import MODES, Schedule, check_mode, is_time_layer, lay_out_tables, projections, serve
 from quant.timesteps import TimestepGroups
 
 
@@ -27,7 +29,11 @@ class Layout:
     `layer_bits` are exceptions from `weight_bits`, the first match counts; `timesteps` are the representatives of the
     groups of the tables (none: one group); `splits` maps shortcut convolutions to the channels of their first half;
     `dynamic_activations` gives linear layers a scale per token; `attention_bits` quantizes query, key and value, the
-    softmax output having `softmax_bits`; `packed` keeps weights of 4 bits or fewer packed in memory."""
+    softmax output having `softmax_bits`; `packed` keeps weights of 4 bits or fewer packed in memory.
+
+    `time_path` says what becomes of the layers that depend on the timestep: kept, replaced by tables ("precalculate")
+    or looked up ("per_request") for the timesteps of `schedule`, and then never quantized; `output_correction` has a
+    correction for each of those timesteps."""
 
     weight_bits: int = 8
     keep_float: tuple[str, ...] = ()
@@ -38,12 +44,26 @@ class Layout:
     attention_bits: int | None = None
     softmax_bits: int = 8
     packed: bool = False
+    time_path: str = "keep"
+    schedule: tuple[float, ...] = ()
+    output_correction: bool = False
 
     def __post_init__(self) -> None:
         for what, bits in {"weight_bits": self.weight_bits, **self.layer_bits}.items():
             if type(bits) is not int or not 2 <= bits <= 8:
                 raise RecipeMismatch(f"{what}: weights have 2 to 8 bits, not {bits!r}")
         TimestepGroups(self.timesteps)
+        if self.time_path not in MODES:
+            raise RecipeMismatch(f"time_path {self.time_path!r} is not one of {', '.join(MODES)}")
+        if self.schedule:
+            Schedule(self.schedule)
+        elif self.time_path != "keep" or self.output_correction:
+            raise RecipeMismatch("time_path and output_correction need the schedule: the timesteps of the sampler")
+
+    @property
+    def replaces_time_path(self) -> bool:
+        """Whether the time path is out of the quantizer's reach."""
+        return self.time_path != "keep"
 
 
 @dataclass(frozen=True)
@@ -55,23 +75,28 @@ class Plan:
 
 
 def prepare(denoiser: nn.Module, layout: Layout) -> Plan:
-    """Splits the shortcuts, in place, and goes through all linear and convolution layers.
+    """Splits the shortcuts, in place, and goes through all linear and convolution layers; those of a time path that is
+    not kept are not quantized, whether they are still there or not.
 
-    Raises RecipeMismatch when a pattern or a split matches no layer or when nothing is left to quantize."""
+    Raises RecipeMismatch when a pattern or a split matches no layer, when nothing is left to quantize or when the time
+    path cannot be treated as the layout says."""
+    check_mode(denoiser, layout.time_path)
     for name, channels in layout.splits.items():
         shortcut = _find(denoiser, name)
         if not isinstance(shortcut, nn.Conv2d):
             raise RecipeMismatch(f"{name!r} is no convolution of this model, so it cannot be split")
         replace_layer(denoiser, name, SplitConv2d.of(shortcut, channels))
     names = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    for pattern in (*layout.keep_float, *layout.layer_bits):
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise RecipeMismatch(f"pattern {pattern!r} matches no layer of this model")
-    kept = tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in layout.keep_float))
-    bits = {name: bits_of(layout, name) for name in names if name not in set(kept)}
+    timed = [name for name in names if is_time_layer(name)] if layout.replaces_time_path else []
+    others = [name for name in names if name not in set(timed)]
+    _check_patterns(layout.keep_float, [*others, *timed, *_gone(layout, denoiser)])
+    _check_patterns(layout.layer_bits, others)
+    kept = {name for name in others if any(fnmatchcase(name, pattern) for pattern in layout.keep_float)}
+    bits = {name: bits_of(layout, name) for name in others if name not in kept}
     if not bits:
         raise RecipeMismatch("keep_float leaves no layer to quantize")
-    return Plan(bits, kept)
+    floats = kept if layout.time_path == "precalculate" else kept.union(timed)
+    return Plan(bits, tuple(name for name in names if name in floats))
 
 
 def lay_out(denoiser: nn.Module, layout: Layout) -> Plan:
@@ -83,14 +108,24 @@ def lay_out(denoiser: nn.Module, layout: Layout) -> Plan:
         for attention in attentions(denoiser).values():
             groups = max(len(layout.timesteps), 1)
             attention.products = AttentionProducts(layout.attention_bits, layout.softmax_bits, groups)
+    if layout.time_path == "precalculate":
+        lay_out_tables(denoiser, layout.schedule)
+    if layout.output_correction:
+        denoiser.output_correction = OutputCorrection(Schedule(layout.schedule).timesteps, _out_channels(denoiser))
     return plan
 
 
 def finish(denoiser: nn.Module, layout: Layout) -> None:
-    """Gives the layers, once they have their tensors, what they share: the timestep groups and the residency; and
-    attention its integer products. Raises CheckpointError, naming the module, where tensors make no sense."""
+    """Gives the layers, once they have their tensors, what they share: the timestep groups and the residency; attention
+    its integer products; and time path and output correction their hooks, a time path still in floating point being
+    replaced first. Raises CheckpointError, naming the module, where tensors make no sense, and RecipeMismatch for a
+    time path that cannot be replaced."""
     groups = TimestepGroups(layout.timesteps)
     groups.follow(denoiser)
+    serve(denoiser, layout.time_path, layout.schedule)
+    correction = correction_of(denoiser)
+    if correction is not None:
+        correction.follow(denoiser)
     TrimAfterFirstCall(denoiser)
     for layer in quantized_layers(denoiser).values():
         layer.timesteps, layer.packed = groups, layout.packed
@@ -134,6 +169,13 @@ def products(model: nn.Module) -> dict[str, AttentionProducts]:
     return {name: module for name, module in model.named_modules() if isinstance(module, AttentionProducts)}
 
 
+def stored_modules(model: nn.Module) -> dict[str, Any]:
+    """By their full name, all modules of ours: their tensors are stored as they are, and they have a `check`."""
+    correction = correction_of(model)
+    own = {} if correction is None else {"output_correction": correction}
+    return quantized_layers(model) | products(model) | projections(model) | own
+
+
 def _refuse_merging(fuse: bool = True) -> None:
     raise RecipeMismatch("projections of quantized layers cannot be merged; they share one quantized input as they are")
 
@@ -143,6 +185,25 @@ def _find(model: nn.Module, name: str) -> nn.Module | None:
         return model.get_submodule(name)
     except AttributeError:
         return None
+
+
+def _check_patterns(patterns: Iterable[str], names: list[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise RecipeMismatch(f"pattern {pattern!r} matches no layer of this model")
+
+
+def _gone(layout: Layout, denoiser: nn.Module) -> list[str]:
+    """Layers that tables have replaced; patterns may still speak of them."""
+    embedding = ["time_embedding.linear_1", "time_embedding.linear_2"] if layout.replaces_time_path else []
+    return [*embedding, *projections(denoiser)]
+
+
+def _out_channels(denoiser: nn.Module) -> int:
+    channels = getattr(getattr(denoiser, "config", None), "out_channels", None)
+    if channels is None:
+        raise RecipeMismatch(f"{type(denoiser).__name__} does not say how many channels its output has")
+    return int(channels)
 
 
 def bits_of(layout: Layout, name: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,17 +14,22 @@ from torch import nn
 import quant.methods
 from contract.card import Card, ConsistencyReport, SamplerSignature
 from contract.catalogue import ModelDescription
+from contract.errors import RecipeError
 from contract.recipe import Recipe
-from quant.calibration.observation import Progress
+from contract.stages import Stages
+from quant.calibration.journal import Journal
+from quant.calibration.workbench import Inputs, Progress
 from quant.checkpoint import CARD, denoiser_bytes, digest, save_checkpoint
 from quant.comparison import CONSISTENCY, bfloat16_copy, evaluate
 from quant.errors import RecipeMismatch
+from quant.evaluation.identity import CALIBRATING, code_digest, key_of, machine, weights_digest
 from quant.generation import Sampling
 from quant.layout import quantized_layers
 from quant.memory import PeakMemory
 from quant.pipelines import denoiser_of, load_reference, load_unsigned
 from quant.prompts import Prompt
 from quant.registry import family_of, find
+from quant.stages.run import run
 
 HELD_OUT_SEED = 1_000_000
 """Seed of the first picture of a report; calibration's own seeds are far below."""
@@ -44,17 +48,19 @@ class Quantization:
     prompt_set: str
 
 
-def quantize(job: Quantization, folder: Path, on_progress: Progress) -> Card:
+def quantize(job: Quantization, folder: Path, on_progress: Progress, journal: Path | None = None) -> Card:
     """Writes the checkpoint and its card to `folder`, which must be empty, and returns the card.
 
-    `on_progress` gets (stage, done, total) for the stages calibrate, save, measure. Raises RecipeMismatch when recipe
-    and model or the two prompt lists do not fit, ModelError, and QuantError from calibration."""
-    _check(job)
-    started, memory = time.monotonic(), PeakMemory()
+    `journal` is a folder for finished pieces of work: with the same one, a calibration that was killed goes on where it
+    was, and gives the same checkpoint; what was done for another job is not taken. It is removed at the end.
+    `on_progress` gets (stage, done, total, note). Raises RecipeMismatch when recipe and model or the two prompt lists
+    do not fit, NotEnoughMemory before anything is done, ModelError, and QuantError from calibration."""
+    stages = _check(job)
+    memory = PeakMemory()
+    finished = Journal(None if journal is None else journal / _identity(job, stages))
     pipeline = load_reference(job.description)
-    method = find(quant.methods, job.recipe.method)
-    layout = method.quantize(pipeline, job.recipe, _runs(job), on_progress)
-    cost = _Cost(time.monotonic() - started, memory.resident_bytes)
+    layout = run(pipeline, job.recipe, stages, _inputs(job), finished, on_progress)
+    cost = _Cost(finished.seconds, memory.resident_bytes)
     on_progress("save", 0, 1)
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(pipeline, denoiser_of(pipeline), layout, folder)
@@ -62,19 +68,40 @@ def quantize(job: Quantization, folder: Path, on_progress: Progress) -> Card:
     del pipeline
     card = _card(job, folder, cost, on_progress)
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    finished.remove()
     return card
 
 
-def _check(job: Quantization) -> None:
-    if job.recipe.family != job.description.family:
-        raise RecipeMismatch(f"the recipe is for {job.recipe.family}, {job.model} is {job.description.family}")
+def _check(job: Quantization) -> Stages:
+    """All stages. Raises RecipeMismatch."""
+    recipe = job.recipe
+    if recipe.family != job.description.family:
+        raise RecipeMismatch(f"the recipe is for {recipe.family}, {job.model} is {job.description.family}")
     shared = {prompt.text for prompt in job.calibration} & {prompt.text for prompt in job.held_out}
     if shared:
         raise RecipeMismatch(f"{len(shared)} calibration prompts are also held out for the report: {min(shared)!r}")
-    if len(job.calibration) < job.recipe.calibration.num_prompts:
+    if len(job.calibration) < recipe.calibration.num_prompts:
         raise RecipeMismatch(
-            f"the recipe calibrates on {job.recipe.calibration.num_prompts} prompts, there are {len(job.calibration)}"
+            f"the recipe calibrates on {recipe.calibration.num_prompts} prompts, there are {len(job.calibration)}"
         )
+    try:
+        return recipe.complete(find(quant.methods, recipe.method).STAGES)
+    except RecipeError as error:
+        raise RecipeMismatch(str(error)) from error
+
+
+def _identity(job: Quantization, stages: Stages) -> str:
+    """What finished pieces of work depend on, as a name."""
+    return key_of(
+        {
+            "model": weights_digest(job.description.source),
+            "recipe": job.recipe.model_dump(mode="json"),
+            "stages": stages.model_dump(mode="json"),
+            "prompts": [prompt.text for prompt in job.calibration[: job.recipe.calibration.num_prompts]],
+            "code": code_digest(CALIBRATING),
+            "machine": machine("cpu"),
+        }
+    )[:24]
 
 
 def _sampling(job: Quantization) -> Sampling:
@@ -89,10 +116,9 @@ def _sampling(job: Quantization) -> Sampling:
     )
 
 
-def _runs(job: Quantization) -> list[Sampling]:
+def _inputs(job: Quantization) -> Inputs:
     prompts = job.calibration[: job.recipe.calibration.num_prompts]
-    base = _sampling(job)
-    return [replace(base, prompt=prompt.text, seed=base.seed + i) for i, prompt in enumerate(prompts)]
+    return Inputs(tuple(prompt.text for prompt in prompts), _sampling(job))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -57,3 +58,25 @@ class TimestepGroups:
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.select(kwargs["timestep"] if "timestep" in kwargs else args[1])
+
+
+class SampleGroups(TimestepGroups):
+    """As TimestepGroups, for a batch whose samples may be at different timesteps."""
+
+    def __init__(self, timesteps: Sequence[float] = ()) -> None:
+        super().__init__(timesteps)
+        self._of_samples = torch.zeros(1, dtype=torch.long)
+
+    def select(self, timestep: Tensor | float) -> None:
+        """Takes the group of one timestep, or of one for every sample [B]."""
+        values = timestep.flatten().tolist() if isinstance(timestep, Tensor) else [timestep]
+        known = {value: self.nearest(float(value)) for value in set(values)}
+        self.current = known[values[0]]
+        self._of_samples = torch.tensor([known[value] for value in values])
+
+    def rows(self, samples: int) -> Tensor:
+        """The group of every one of `samples`, int64 [samples]. Raises TimestepError where the timesteps that were
+        selected are neither one nor as many."""
+        if len(self._of_samples) not in (1, samples):
+            raise TimestepError(f"{len(self._of_samples)} timesteps for {samples} samples")
+        return self._of_samples.expand(samples)

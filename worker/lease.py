@@ -90,12 +90,12 @@ class JobLease:
         """A callback for a loop of one stage: called with the steps done and their number."""
         return lambda step, steps: self.progress(stage, step, steps)
 
-    def progress(self, stage: str, step: int, steps: int) -> None:
+    def progress(self, stage: str, step: int, steps: int, note: str = "") -> None:
         """Note progress and go on, or raise JobInterrupted."""
         now = time.monotonic()
         if now - self._last_told >= _PROGRESS_INTERVAL or step == steps:
             self._last_told = now
-            self._renew(JobProgress(stage=stage, step=step, steps=steps))
+            self._renew(JobProgress(stage=stage, step=step, steps=steps, note=note[:200]))
         self._last_step = now
         if self._verdict != "go":
             raise _INTERRUPTIONS[self._verdict]

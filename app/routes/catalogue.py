@@ -7,15 +7,16 @@ from pydantic import BaseModel
 
 from app.services import Shared
 from contract.recipe import Recipe
+from contract.stages import Stages
 
 router = APIRouter(prefix="/v1/catalogue", tags=["catalogue"])
 
 
 class CatalogueAnswer(BaseModel):
-    """Names to use in requests, and the presets in full."""
+    """Names to use in requests, methods with what they do at every stage, and the presets in full."""
 
     models: list[str]
-    methods: list[str]
+    methods: dict[str, Stages]
     families: list[str]
     metrics: list[str]
     schedulers: list[str]

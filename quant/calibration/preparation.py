@@ -9,27 +9,35 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from contract.recipe import Recipe
+from contract.stages import NoCorrection, Stages
 from quant.errors import RecipeMismatch
 from quant.layout import Layout
 from quant.pipelines import denoiser_of
 
 
-def layout_of(pipeline: DiffusionPipeline, recipe: Recipe) -> Layout:
-    """How the recipe lays out the pipeline's denoiser. Raises RecipeMismatch when it asks for what is not there."""
+def layout_of(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages) -> Layout:
+    """How recipe and stages lay out the pipeline's denoiser. Raises RecipeMismatch when they ask for what is not
+    there."""
     denoiser = denoiser_of(pipeline)
-    splits = shortcut_splits(denoiser) if recipe.split_shortcuts else {}
+    asked = recipe.split_shortcuts is not None
+    splits = shortcut_splits(denoiser) if (recipe.split_shortcuts if asked else stages.split_shortcuts) else {}
     if recipe.split_shortcuts and not splits:
         raise RecipeMismatch("split_shortcuts: this model has no shortcut convolution over a skip connection")
+    timesteps, time_path = _sampler_timesteps(pipeline, recipe), stages.time_path.kind
+    corrected = not isinstance(stages.output_correction, NoCorrection)
     return Layout(
         weight_bits=recipe.weight_bits,
         keep_float=recipe.keep_float,
         layer_bits=dict(recipe.layer_bits),
-        timesteps=representatives(_sampler_timesteps(pipeline, recipe), recipe.timestep_groups),
+        timesteps=representatives(timesteps, recipe.timestep_groups or (len(set(timesteps)) if stages.per_step else 1)),
         splits=splits,
         dynamic_activations=recipe.dynamic_activations,
         attention_bits=recipe.attention_bits,
         softmax_bits=recipe.softmax_bits,
         packed=recipe.packed,
+        time_path="keep" if time_path == "tiar" else time_path,
+        schedule=tuple(dict.fromkeys(timesteps)) if time_path in ("precalculate", "per_request") or corrected else (),
+        output_correction=corrected,
     )
 
 

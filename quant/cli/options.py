@@ -60,15 +60,18 @@ def variant_names(model: str, roots: list[Path]) -> list[str]:
 
 @contextmanager
 def progress_bar() -> Iterator[Any]:
-    """A function (stage, done, total) that draws a bar with time left on standard error."""
-    columns = (TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """A function (stage, done, total, note) that draws a bar with time left on standard error."""
+    columns = (
+        TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
     with Progress(*columns, console=stderr) as progress:
         bars: dict[str, Any] = {}
 
-        def show(stage: str, done: int, total: int) -> None:
+        def show(stage: str, done: int, total: int, note: str = "") -> None:
             if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=total)
-            progress.update(bars[stage], completed=done, total=total)
+                bars[stage] = progress.add_task(stage, total=total, note="")
+            progress.update(bars[stage], completed=done, total=total, note=note)
 
         yield show
 

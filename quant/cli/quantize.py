@@ -13,6 +13,7 @@ from quant.cli.options import (
     MODELS,
     PROMPTS,
     RECIPES,
+    ROOT,
     VARIANTS,
     AsJson,
     Model,
@@ -60,7 +61,7 @@ def quantize(
     )
     shutil.rmtree(staging, ignore_errors=True)
     with progress_bar() as show:
-        card = make(job, staging, show)
+        card = make(job, staging, show, ROOT / "data" / "calibrations")
     if folder.exists():
         shutil.rmtree(folder)
     staging.rename(folder)

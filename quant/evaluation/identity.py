@@ -36,6 +36,21 @@ ENGINE = (
 )
 """The code that runs quantized denoisers."""
 
+CALIBRATING = (
+    *SAMPLING,
+    "calibration",
+    "fake_quantization",
+    "kernels/native/source/fake_quantize.cpp",
+    "layout.py",
+    "methods",
+    "observers",
+    "quantizers",
+    "reconstruction",
+    "stages",
+    "tuning",
+)
+"""The code that finds quantization parameters."""
+
 MEASURING = ("backbones", "feature_sets.py", "metrics", "networks", "pair.py", "evaluation/measurement.py")
 """The code that scores pictures."""
 

@@ -14,6 +14,7 @@ from contract.broker import WORKER_TIMEOUTS
 from contract.catalogue import Catalogue, ModelDescription
 from contract.job_store import JobStore
 from contract.recipe import Recipe
+from contract.stages import Stages
 from tests.contract.cards import stage
 from tests.valkey import Valkey
 
@@ -30,7 +31,7 @@ CATALOGUE = Catalogue(
             guidance_scale=3.0,
         )
     },
-    methods=("minmax",),
+    methods={"minmax": Stages()},
     families=("stable_diffusion",),
     metrics=("psnr",),
     schedulers=("ddim", "euler"),

@@ -13,6 +13,7 @@ from contract.catalogue import Catalogue
 from contract.errors import IdempotencyConflict, JobLost, JobMissing, QueueFull, StoreUnavailable
 from contract.job_store import START, AsyncJobStore, JobStore
 from contract.jobs import JobError, JobKind, JobProgress, JobState
+from contract.stages import Stages
 from contract.transitions import Claimant, cancel, claim, fail, find, list_jobs, reap, release, renew, submit
 from tests.contract.conftest import QUEUE, submission
 from tests.valkey import Valkey
@@ -168,8 +169,8 @@ def test_events_follow_and_say_what_was_dropped(store: JobStore, valkey: Valkey)
 
 
 def test_workers_are_live_while_they_are_heard(store: JobStore, valkey: Valkey) -> None:
-    nothing = Catalogue(models={}, methods=(), families=(), metrics=(), schedulers=(), presets={}, prompt_sets=())
-    offer = nothing.model_copy(update={"methods": ("minmax",)})
+    nothing = Catalogue(models={}, methods={}, families=(), metrics=(), schedulers=(), presets={}, prompt_sets=())
+    offer = nothing.model_copy(update={"methods": {"minmax": Stages()}})
     assert offered(store.run(announcements())) is None
     for name, catalogue in (("old", nothing), ("new", offer)):
         store.run(announce(Announcement(worker=name, queues=(), device="cpu", catalogue=catalogue, loaded=())))

@@ -40,7 +40,7 @@ def runtime(valkey: Valkey, tmp_path: Path) -> Iterator[Runtime]:
         images=ImageStore(tmp_path / "images"),
         registry=registry,
         reports=ReportStore(tmp_path / "reports"),
-        catalogue=Catalogue(models={}, methods=(), families=(), metrics=(), schedulers=(), presets={}, prompt_sets=()),
+        catalogue=Catalogue(models={}, methods={}, families=(), metrics=(), schedulers=(), presets={}, prompt_sets=()),
         pipelines=PipelineCache({}, registry, device="cpu", capacity=2),
         patience=Patience(stall_seconds=60, drain_seconds=0),
     )

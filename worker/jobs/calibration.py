@@ -18,6 +18,9 @@ from worker.runtime import Runtime
 INLINE = "inline"
 """What a card calls prompts that came with the request."""
 
+JOURNALS = "calibrations"
+"""Folder in the data folder where calibrations note finished work, for the case that they are killed."""
+
 
 def run(runtime: Runtime, lease: JobLease, record: JobRecord) -> CalibrationResult:
     """Build the variant in a staging folder, and publish it."""
@@ -33,7 +36,7 @@ def _build(runtime: Runtime, lease: JobLease, record: JobRecord, payload: Calibr
     quantization = _quantization(runtime, payload)
     staged = runtime.registry.stage(f"{record.id}-{record.attempt}")
     try:
-        quantize(quantization, staged, lease.progress)
+        quantize(quantization, staged, lease.progress, runtime.settings.data_dir / JOURNALS)
         lease.progress("publish", 1, 1)
         return runtime.registry.publish(staged).card
     finally:

@@ -1,0 +1,187 @@
+"""What the project says of its methods, each sentence with the numbers that confirm it or do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import partial
+
+from benchmarks.methods.arms import BITS
+from benchmarks.methods.evidence import (
+    FRECHET,
+    SSIM,
+    Json,
+    NotMeasured,
+    Results,
+    difference_json,
+    error,
+    floor,
+    mean,
+    paired,
+    primary,
+    result_of,
+)
+
+SIGNIFICANT = 0.01
+RIVALS = ("q-diffusion", "eda-dm", "pcr")
+LOW_BITS = ("w4a8", "w4a6")
+REDUCTIONS = {"s2p-v2": 0.45, "best": 0.60}
+FLOOR, FLOOR_FACTOR = "bfloat16", 3.0
+LOST_ACCURACY = 0.01
+SECONDS = {"minmax": 30.0, "pcr": 300.0, "eda-dm": 1800.0, "q-diffusion": 1800.0, "s2p-v2": 1800.0}
+
+Judgement = tuple[bool, Json]
+
+
+class Verdict(StrEnum):
+    """What became of a claim."""
+
+    CONFIRMED = "confirmed"
+    NOT_CONFIRMED = "not confirmed"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, its verdict, the numbers behind it, and what is not measured where that is the verdict."""
+
+    name: str
+    sentence: str
+    verdict: Verdict
+    numbers: Json
+    lacking: str = ""
+
+
+def claims(results: Results) -> list[Claim]:
+    """All claims, judged by results that are up to date. The primary prompt set decides; numbers of the others are
+    given along."""
+    return [_judged(name, sentence, partial(judge, results)) for name, sentence, judge in _declared()]
+
+
+def claims_json(found: list[Claim]) -> Json:
+    """The claims by name, as JSON values."""
+    return {claim.name: {k: v for k, v in asdict(claim).items() if k != "name"} for claim in found}
+
+
+def _judged(name: str, sentence: str, judge: Callable[[], Judgement]) -> Claim:
+    try:
+        holds, numbers = judge()
+    except NotMeasured as lacking:
+        return Claim(name, sentence, Verdict.NOT_MEASURED, {}, str(lacking))
+    return Claim(name, sentence, Verdict.CONFIRMED if holds else Verdict.NOT_CONFIRMED, numbers)
+
+
+def _declared() -> Iterator[tuple[str, str, Callable[[Results], Judgement]]]:
+    rivals = f"the best of {', '.join(RIVALS)}"
+    for preset, least in REDUCTIONS.items():
+        for bits in LOW_BITS:
+            sentence = f"{preset} lowers {FRECHET} and 1 - SSIM by {least:.0%} or more each against {rivals}, at {bits}"
+            yield f"{preset}-reduction-{bits}", sentence, partial(_reduction, preset, bits, least)
+    for metric_bits in LOW_BITS:
+        sentence = f"eda-dm is better than q-diffusion at {metric_bits} (SSIM, paired, p < {SIGNIFICANT})"
+        judge = partial(_better, f"eda-dm-{metric_bits}", (f"q-diffusion-{metric_bits}",))
+        yield f"eda-dm-better-{metric_bits}", sentence, judge
+    yield (
+        "progressive-better",
+        f"pcr is better than the same with ranges observed on the reference, nothing relaxed, at w4a6 "
+        f"(SSIM, paired, p < {SIGNIFICANT})",
+        partial(_better, "ranges-progressive", ("ranges-of-reference",)),
+    )
+    yield (
+        "serial-to-parallel-better",
+        f"serial-to-parallel fine-tuning is better than serial and than parallel at equal updates, at w4a8 "
+        f"(SSIM, paired, p < {SIGNIFICANT})",
+        partial(_better, "tuning-serial-to-parallel", ("tuning-serial", "tuning-parallel")),
+    )
+    sentence = f"1 - SSIM of best-w8a8 is at most {FLOOR_FACTOR:g} times that of the {FLOOR} floor"
+    yield "best-near-floor-w8a8", sentence, _near_floor
+    sentence = f"best-w4a8 loses at most {100 * LOST_ACCURACY:g} point of prompt accuracy against the reference"
+    yield "best-accuracy-w4a8", sentence, _accuracy
+    for preset, most in SECONDS.items():
+        sentence = f"{preset} calibrates in {most:.0f} s or less, at {', '.join(BITS)}"
+        yield f"{preset}-seconds", sentence, partial(_seconds, preset, most)
+    for bits in LOW_BITS:
+        sentence = f"s2p-v2 calibrates faster than q-diffusion and is better ({FRECHET} and SSIM), at {bits}"
+        yield f"s2p-v2-faster-and-better-{bits}", sentence, partial(_faster_and_better, bits)
+
+
+def _reduction(preset: str, bits: str, least: float, results: Results) -> Judgement:
+    """By how much each error is below the least error of any rival, which need not be the same for both."""
+    mine = result_of(results, f"{preset}-{bits}")
+    rivals = [result_of(results, f"{rival}-{bits}") for rival in RIVALS]
+    numbers: Json = {"least": least}
+    for prompt_set in mine["figures"]:
+        for metric in (FRECHET, SSIM):
+            errors = {rival["arm"]: error(rival, metric, prompt_set) for rival in rivals}
+            best = min(errors, key=lambda name: errors[name])
+            own = error(mine, metric, prompt_set)
+            reduction = 1.0 - own / errors[best] if errors[best] > 0.0 else 0.0
+            found = {"error": own, "best_rival": best, "rival_error": errors[best], "reduction": reduction}
+            numbers.setdefault(prompt_set, {})[_error_name(metric)] = found
+    decides = numbers[primary(mine)].values()
+    return all(each["reduction"] >= least for each in decides), numbers
+
+
+def _better(arm: str, others: tuple[str, ...], results: Results) -> Judgement:
+    """Paired on SSIM, which decides, and on the latents."""
+    mine = result_of(results, arm)
+    numbers: Json = {}
+    holds = True
+    for other in others:
+        second = result_of(results, other)
+        found = paired(mine, second, SSIM, primary(mine))
+        holds &= (found.mean or 0.0) > 0.0 and found.p is not None and found.p < SIGNIFICANT
+        numbers[other] = {
+            prompt_set: {
+                metric: difference_json(paired(mine, second, metric, prompt_set)) for metric in (SSIM, "latent_mse")
+            }
+            for prompt_set in mine["figures"]
+        }
+    return holds, numbers
+
+
+def _near_floor(results: Results) -> Judgement:
+    mine = result_of(results, "best-w8a8")
+    numbers: Json = {"most": FLOOR_FACTOR}
+    for prompt_set in mine["figures"]:
+        own, lowest = error(mine, SSIM, prompt_set), 1.0 - floor(mine, FLOOR, SSIM, prompt_set)
+        numbers[prompt_set] = {"error": own, "floor": lowest, "factor": own / lowest if lowest > 0.0 else None}
+    decides = numbers[primary(mine)]
+    return decides["error"] <= FLOOR_FACTOR * decides["floor"], numbers
+
+
+def _accuracy(results: Results) -> Judgement:
+    mine = result_of(results, "best-w4a8")
+    numbers: Json = {"most": LOST_ACCURACY}
+    for prompt_set in mine["figures"]:
+        reference = mean(mine, "prompt_accuracy", prompt_set, "reference")
+        own = mean(mine, "prompt_accuracy", prompt_set)
+        numbers[prompt_set] = {"reference": reference, "accuracy": own, "lost": reference - own}
+    return numbers[primary(mine)]["lost"] <= LOST_ACCURACY, numbers
+
+
+def _seconds(preset: str, most: float, results: Results) -> Judgement:
+    """One that took too long is enough; to hold, it must at all bits."""
+    names = [f"{preset}-{bits}" for bits in BITS]
+    took = {name: results[name]["calibration"]["seconds"] for name in names if name in results}
+    if all(seconds <= most for seconds in took.values()):
+        lacking = [name for name in names if name not in took]
+        if lacking:
+            raise NotMeasured(", ".join(lacking))
+    disturbed = {name: results[name]["calibration"]["disturbance"] for name in took}
+    return max(took.values()) <= most, {"most": most, "seconds": took, "disturbance": disturbed}
+
+
+def _faster_and_better(bits: str, results: Results) -> Judgement:
+    mine, rival = (result_of(results, f"{preset}-{bits}") for preset in ("s2p-v2", "q-diffusion"))
+    seconds = {each["arm"]: each["calibration"]["seconds"] for each in (mine, rival)}
+    frechet = {each["arm"]: mean(each, FRECHET, primary(mine)) for each in (mine, rival)}
+    found = paired(mine, rival, SSIM, primary(mine))
+    better = (found.mean or 0.0) > 0.0 and found.p is not None and found.p < SIGNIFICANT
+    faster, nearer = (by[mine["arm"]] < by[rival["arm"]] for by in (seconds, frechet))
+    return faster and nearer and better, {"seconds": seconds, FRECHET: frechet, SSIM: difference_json(found)}
+
+
+def _error_name(metric: str) -> str:
+    return f"1-{metric}" if metric == SSIM else metric

@@ -1,0 +1,84 @@
+"""What results say of two or more arms: figures, reductions, and tests over the prompts that both have drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from quant.statistics import Difference, paired_difference
+
+Json = dict[str, Any]
+Results = Mapping[str, Json]
+
+FRECHET, SSIM = "frechet:judge", "ssim"
+BETTER_IS_LOWER = ("latent_mse",)
+"""Of the metrics that are kept prompt by prompt."""
+
+
+class NotMeasured(Exception):
+    """A figure that is not there, in a sentence."""
+
+
+def result_of(results: Results, arm: str) -> Json:
+    """The result of an arm. Raises NotMeasured."""
+    if arm not in results:
+        raise NotMeasured(arm)
+    return results[arm]
+
+
+def primary(result: Json) -> str:
+    """The prompt set that decides."""
+    name: str = result["protocol"]["prompt_sets"][0]
+    return name
+
+
+def mean(result: Json, metric: str, prompt_set: str, part: str = "figures") -> float:
+    """A mean of a result, or of its `reference`. Raises NotMeasured."""
+    return _mean(result[part].get(prompt_set, {}).get(metric), f"{result['arm']}.{prompt_set}.{metric}")
+
+
+def floor(result: Json, name: str, metric: str, prompt_set: str) -> float:
+    """A floor's mean. Raises NotMeasured."""
+    found = result["floors"].get(name, {}).get(prompt_set, {}).get(metric)
+    return _mean(found, f"floors.{name}.{prompt_set}.{metric}")
+
+
+def error(result: Json, metric: str, prompt_set: str) -> float:
+    """How far from the reference a metric says the pictures are: 1 - SSIM, or the metric itself."""
+    value = mean(result, metric, prompt_set)
+    return 1.0 - value if metric == SSIM else value
+
+
+def paired(first: Json, second: Json, metric: str, prompt_set: str) -> Difference:
+    """How much better the first is, prompt by prompt: positive is better. Raises NotMeasured where the two were not
+    measured on the same prompts and seeds."""
+    names = f"{first['arm']} and {second['arm']}"
+    digests = [each["prompt_sets"].get(prompt_set, {}).get("digest") for each in (first, second)]
+    seeds = [each["seeds"]["evaluation"] for each in (first, second)]
+    if None in digests or digests[0] != digests[1] or seeds[0] != seeds[1]:
+        raise NotMeasured(f"{names} on the same prompts of {prompt_set}")
+    scores = [each["paired"].get(prompt_set, {}).get(metric) for each in (first, second)]
+    if None in scores:
+        raise NotMeasured(f"{names}, {metric} of every prompt of {prompt_set}")
+    if metric in BETTER_IS_LOWER:
+        scores.reverse()
+    return _difference(*(tuple(each) for each in scores))
+
+
+def difference_json(difference: Difference) -> Json:
+    """A difference as JSON values."""
+    interval = list(difference.ci95) if difference.ci95 else None
+    return {"better_by": difference.mean, "ci95": interval, "p": difference.p, "count": difference.count}
+
+
+@cache
+def _difference(a: tuple[float | None, ...], b: tuple[float | None, ...]) -> Difference:
+    return paired_difference(a, b)
+
+
+def _mean(statistic: Json | None, name: str) -> float:
+    if statistic is None or statistic["mean"] is None:
+        raise NotMeasured(name)
+    value: float = statistic["mean"]
+    return value

@@ -1,0 +1,150 @@
+"""One arm from its recipe to its result: calibrate, evaluate, and write the figures down."""
+
+from __future__ import annotations
+
+import json
+import platform
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import machine
+from benchmarks.methods.arms import identity_of
+from benchmarks.methods.paired import Scores, paired_scores
+from benchmarks.methods.task import Task
+from benchmarks.methods.variant import Made, crowded, drop, make
+from contract.recipe import Recipe
+from quant.calibration.workbench import Progress
+from quant.cli.options import describe
+from quant.errors import EvaluationError
+from quant.evaluation.evaluation import Evaluation, evaluate
+from quant.evaluation.identity import machine as engine
+from quant.prompts import load_prompt_set, seen_prompts
+
+QUESTION = "methods"
+STATISTIC = ("mean", "ci95", "count", "reason")
+NAMED_WITH_BACKBONE = ("frechet", "kid", "image_cosine")
+"""Metrics whose figures say nothing without the network that they look through."""
+
+Json = dict[str, Any]
+
+
+def measure(task: Task, on_progress: Progress) -> Json:
+    """Makes the arm's variant, measures it and writes its result; what an earlier process finished of it is not done
+    again. Raises what quantization and evaluation raise."""
+    made = make(task, on_progress)
+    job = _evaluation(task, made.folder)
+    on_progress("evaluation", 0, 1)
+    document = evaluate(job, task.places.cache, partial(_drawn, on_progress)).document
+    if "error" in document["variants"][task.arm]:
+        raise EvaluationError(document["variants"][task.arm]["error"])
+    result = record(task, made, document, paired_scores(job, task.arm, task.places.cache))
+    write(result, task.places.result(task.arm))
+    if task.drop or crowded(made.folder):
+        drop(made.folder)
+    return result
+
+
+def record(task: Task, made: Made, document: Json, paired: Scores) -> Json:
+    """The result as it is kept."""
+    found, traits, sets = document["variants"][task.arm], document["protocol"]["metrics"], task.protocol.prompt_sets
+    floors = {name: floor["prompt_sets"] for name, floor in document["floors"].items()}
+    return {
+        "question": QUESTION,
+        "arm": task.arm,
+        "preset": task.preset,
+        "bits": task.bits,
+        "group": task.group,
+        "date": machine.today(),
+        "identity": identity_of(Recipe.model_validate(task.recipe).model_dump(mode="json"), task.stages),
+        "recipe": task.recipe,
+        "stages": task.stages,
+        "protocol": task.protocol.model_dump(mode="json"),
+        "seeds": {"calibration": task.recipe["calibration"]["seed"], "evaluation": task.protocol.seed},
+        "prompt_sets": {name: document["protocol"]["prompt_sets"][name] for name in sets},
+        "metrics": {_named(key, traits): {"better": each["better"]} for key, each in traits.items()},
+        "not_measured": document["protocol"]["not_measured"],
+        "figures": {name: _statistics(found[name], traits) for name in sets},
+        "generalization": {
+            name: _statistics(gap, traits)
+            for name, gap in found["generalization"].items()
+            if name in sets and isinstance(gap, dict)
+        },
+        "curves": found["curves"],
+        "floors": {name: {each: _statistics(by[each], traits) for each in by} for name, by in floors.items()},
+        "floor_curves": {name: floor["curves"] for name, floor in document["floors"].items() if "curves" in floor},
+        "reference": {name: _statistics(document["reference"][name], traits) for name in sets},
+        "against_reference": document["comparisons"],
+        "paired": paired,
+        "invalid_pictures": found["invalid_pictures"],
+        "calibration": {
+            "seconds": made.card.calibration_seconds,
+            "peak_bytes": made.card.calibration_peak_bytes,
+            "disturbance": round(made.disturbance, 4),
+        },
+        "denoiser_bytes": made.card.denoiser_bytes,
+        "card": found["card"],
+        "evaluation": document["times"],
+        "code": {"calibrating": made.code},
+        "machine": machine.machine(torch.get_num_threads()) | {"engine": engine("cpu")},
+        "versions": {**made.card.versions, "python": platform.python_version()},
+    }
+
+
+def write(result: Json, path: Path) -> None:
+    """Writes a result, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_suffix(".part")
+    staged.write_text(_text(result) + "\n", encoding="utf-8")
+    staged.replace(path)
+
+
+def _text(result: Json) -> str:
+    """Indented, but for lists of numbers, which take a line each."""
+    lists: dict[str, str] = {}
+
+    def fold(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: fold(each) for key, each in value.items()}
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(each, int | float | None) for each in value):
+            lists[f"\ue000{len(lists)}\ue000"] = json.dumps(value, allow_nan=False)
+            return f"\ue000{len(lists) - 1}\ue000"
+        return [fold(each) for each in value] if isinstance(value, list) else value
+
+    text = json.dumps(fold(result), indent=1, allow_nan=False, ensure_ascii=False)
+    for mark, numbers in lists.items():
+        text = text.replace(f'"{mark}"', numbers, 1)
+    return text
+
+
+def _evaluation(task: Task, folder: Path) -> Evaluation:
+    protocol, places = task.protocol, task.places
+    return Evaluation(
+        model=protocol.model,
+        description=describe(protocol.model, places.models),
+        variants={task.arm: folder},
+        prompt_sets=tuple(load_prompt_set(places.prompts, name, protocol.limit) for name in protocol.prompt_sets),
+        seed=protocol.seed,
+        seen=seen_prompts(places.prompts),
+        backbones=places.backbones,
+    )
+
+
+def _drawn(on_progress: Progress, arm: str, done: int, total: int) -> None:
+    on_progress(f"draw {arm}", done, total)
+
+
+def _statistics(figures: Json, traits: Json) -> Json:
+    """A statistic per metric, without percentiles."""
+    return {
+        _named(key, traits): {part: statistic[part] for part in STATISTIC}
+        for key, statistic in figures.items()
+        if key in traits
+    }
+
+
+def _named(key: str, traits: Json) -> str:
+    """The metric's name with its backbone, such as `frechet:judge`."""
+    return f"{key}:{traits[key]['backbone']}" if key in NAMED_WITH_BACKBONE else key

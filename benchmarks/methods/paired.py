@@ -1,0 +1,48 @@
+"""Scores of single pictures, so that arms which were measured on different days can be tested against each other."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from quant.backbone import Backbones
+from quant.checkpoint import read_card
+from quant.evaluation.arm import reference_arms, variant_arm
+from quant.evaluation.evaluation import Evaluation
+from quant.evaluation.measurement import Measurement
+from quant.evaluation.metric_choice import choose
+from quant.evaluation.run import Run, batches
+from quant.evaluation.tensor_cache import TensorCache
+from quant.generation import Sampling
+
+METRICS = ("ssim", "latent_mse")
+DIGITS = 7
+
+Scores = dict[str, dict[str, list[float | None]]]
+
+
+def paired_scores(job: Evaluation, variant: str, cache: Path) -> Scores:
+    """Of a variant that has been evaluated with this cache: for every prompt set and metric a value per prompt, in the
+    set's order, None where it is not a number. Nothing is drawn: `evaluate` left all of it in the cache."""
+    described, folder = job.description, job.variants[variant]
+    backbones = Backbones(job.backbones)
+    metrics, _ = choose(job.metrics, backbones, described.height, described.width)
+    sampling = Sampling(
+        "",
+        num_inference_steps=described.num_inference_steps,
+        guidance_scale=described.guidance_scale,
+        width=described.width,
+        height=described.height,
+    )
+    run = Run(reference_arms(described, job.device)[0], sampling, metrics, backbones, TensorCache(cache))
+    arm = variant_arm(variant, folder, read_card(folder), job.device)
+    found: Scores = {}
+    for prompt_set in job.prompt_sets:
+        parts = [run.measurement(arm, batch) for batch in batches(prompt_set, job.seed)]
+        scores = Measurement.joined(parts).scores
+        found[prompt_set.name] = {metric: _plain(scores[metric].tolist()) for metric in METRICS if metric in scores}
+    return found
+
+
+def _plain(values: list[float]) -> list[float | None]:
+    return [float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None for value in values]

@@ -1,0 +1,156 @@
+"""Pictures of the study, SVG files that stay the same while the results do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.methods.arms import PRESETS
+from benchmarks.methods.evidence import SSIM, Json, Results, primary
+
+ORDER = ("w8a8", "w6a6", "w4a8", "w4a6", "w3a8", "w4a4")
+MARKERS = dict(zip(ORDER, "osD^vP", strict=True))
+CURVES_AT = "w4a8"
+SMALLEST = 1e-6
+LABEL = "1 - SSIM"
+STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "facsimile", "font.size": 9, "axes.spines.top": False}
+WIDTH = 7.5
+
+
+def draw(results: Results, titles: Mapping[str, str], folder: Path) -> list[str]:
+    """Draws all pictures that there are results for; returns the names of their files."""
+    presets = [result for result in results.values() if result["group"] is None]
+    ablations = {name: result for name, result in results.items() if result["group"] is not None}
+    drawn: dict[str, Figure] = {}
+    with mpl.rc_context(STYLE):
+        if presets:
+            drawn["quality-seconds"] = quality_by_seconds(presets)
+            drawn["quality-bits"] = quality_by_bits(presets)
+        if any(result["bits"] == CURVES_AT for result in presets):
+            drawn["error-growth"] = error_growth([each for each in presets if each["bits"] == CURVES_AT])
+        if ablations:
+            drawn["ablation-bars"] = ablation_bars(results, ablations, titles)
+        if drawn:
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in drawn.items():
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    return [f"{name}.svg" for name in drawn]
+
+
+def quality_by_seconds(presets: Iterable[Json]) -> Figure:
+    """Error against seconds of calibration, both logarithmic; colours are presets, markers bits."""
+    figure, axis = _figure(4.6)
+    for result in presets:
+        mean, below, above = _error(result)
+        seconds = max(result["calibration"]["seconds"], 0.1)
+        marker, colour = MARKERS.get(result["bits"], "x"), _colour(result["preset"])
+        axis.errorbar(seconds, mean, [[below], [above]], fmt=marker, color=colour, markersize=5, elinewidth=1)
+        axis.annotate(result["arm"], (seconds, mean), xytext=(4, 3), textcoords="offset points", fontsize=6)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("seconds of calibration")
+    axis.set_ylabel(LABEL)
+    return figure
+
+
+def quality_by_bits(presets: Iterable[Json]) -> Figure:
+    """A line per preset: error over bits of weights and activations."""
+    figure, axis = _figure(4.2)
+    for preset, by_bits in _by_preset(presets).items():
+        places = [place for place, bits in enumerate(ORDER) if bits in by_bits]
+        errors = [_error(by_bits[ORDER[place]]) for place in places]
+        spread = [[below for _, below, _ in errors], [above for _, _, above in errors]]
+        means = [mean for mean, _, _ in errors]
+        axis.errorbar(places, means, spread, fmt="o-", color=_colour(preset), label=preset, markersize=4, lw=1.3)
+    axis.set_xticks(range(len(ORDER)), ORDER)
+    axis.set_yscale("log")
+    axis.set_ylabel(LABEL)
+    axis.legend(fontsize=7, frameon=False, ncols=2)
+    return figure
+
+
+def error_growth(presets: Iterable[Json]) -> Figure:
+    """How far the latents are from the reference's after every step, a curve per preset, and the floor."""
+    figure, axis = _figure(4.2)
+    floor: list[Any] = []
+    for result in presets:
+        curve = result["curves"][primary(result)]
+        axis.plot(range(1, len(curve) + 1), curve, color=_colour(result["preset"]), label=result["preset"], lw=1.5)
+        floor = floor or result["floor_curves"].get("bfloat16", {}).get(primary(result), [])
+    if floor:
+        axis.plot(range(1, len(floor) + 1), floor, "--", color="#888888", label="bfloat16 (floor)", lw=1.2)
+    axis.set_yscale("log")
+    axis.set_xlabel("step")
+    axis.set_ylabel("relative distance of the latents")
+    axis.legend(fontsize=7, frameon=False, ncols=2)
+    return figure
+
+
+def ablation_bars(results: Results, ablations: Mapping[str, Json], titles: Mapping[str, str]) -> Figure:
+    """A panel per group: the preset that it changes, where it is measured, and every ablation, with intervals."""
+    groups = _groups(results, ablations)
+    counts = [len(rows) for rows in groups.values()]
+    figure = Figure(figsize=(WIDTH, sum(0.75 + 0.24 * count for count in counts)), layout="constrained")
+    grid = figure.add_gridspec(len(groups), 1, height_ratios=[count + 1.5 for count in counts])
+    for place, (group, rows) in enumerate(groups.items()):
+        axis = figure.add_subplot(grid[place])
+        for row, (name, result) in enumerate(rows.items()):
+            mean, below, above = _error(result)
+            colour = "#64748b" if name in results and results[name]["group"] is None else "#c2410c"
+            axis.barh(row, mean, xerr=[[below], [above]], color=colour, height=0.7, error_kw={"lw": 1})
+        axis.set_yticks(range(len(rows)), [_row_label(name, result) for name, result in rows.items()], fontsize=7)
+        axis.invert_yaxis()
+        axis.set_title(titles.get(group, group), fontsize=9, loc="left")
+        axis.set_xlabel(LABEL, fontsize=7)
+        axis.tick_params(axis="x", labelsize=7)
+    return figure
+
+
+def _groups(results: Results, ablations: Mapping[str, Json]) -> dict[str, dict[str, Json]]:
+    """The bars of every group; a preset that one of the ablations is the same as is not shown again."""
+    groups: dict[str, dict[str, Json]] = {}
+    for group in dict.fromkeys(result["group"] for result in ablations.values()):
+        own = {name: result for name, result in ablations.items() if result["group"] == group}
+        known = {result["identity"] for result in own.values()}
+        presets = {
+            result["preset"]: results[result["preset"]] for result in own.values() if result["preset"] in results
+        }
+        groups[group] = {name: preset for name, preset in presets.items() if preset["identity"] not in known} | own
+    return groups
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axis = figure.add_subplot()
+    axis.grid(alpha=0.25)
+    return figure, axis
+
+
+def _error(result: Json) -> tuple[float, float, float]:
+    """1 - SSIM on the primary set, and how far its interval reaches below and above."""
+    statistic = result["figures"][primary(result)][SSIM]
+    if statistic["mean"] is None:
+        return SMALLEST, 0.0, 0.0
+    mean = max(1.0 - statistic["mean"], SMALLEST)
+    low, high = statistic["ci95"] or (statistic["mean"], statistic["mean"])
+    return mean, max(mean - max(1.0 - high, SMALLEST), 0.0), max(1.0 - low - mean, 0.0)
+
+
+def _by_preset(presets: Iterable[Json]) -> dict[str, dict[str, Json]]:
+    found: dict[str, dict[str, Json]] = {}
+    for result in presets:
+        found.setdefault(result["preset"], {})[result["bits"]] = result
+    return found
+
+
+def _colour(preset: str) -> str:
+    return f"C{PRESETS.index(preset)}" if preset in PRESETS else "black"
+
+
+def _row_label(name: str, result: Json) -> str:
+    return name if result["group"] is None else f"{name} ({result['bits']})"

@@ -1,0 +1,69 @@
+"""A journal of finished pieces of work, so that a calibration that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+_CLOCK = "seconds"
+
+
+class Journal:
+    """One safetensors file for every piece, complete or not there. Pieces must not depend on how many were done in this
+    process: each draws from a generator of its own."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._started, self._spent = time.monotonic(), 0.0
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            clock = folder / _CLOCK
+            self._spent = float(clock.read_text(encoding="ascii")) if clock.is_file() else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far: here, and by earlier processes up to the last piece that each finished."""
+        return self._spent + time.monotonic() - self._started
+
+    def once(self, piece: str, work: Callable[[], Tensors]) -> Tensors:
+        """What `work` returned when this piece was first finished, or what it returns now; tensors keep their dtype.
+        A damaged file is made anew."""
+        if self._folder is None:
+            return work()
+        path = self._folder / f"{piece}.safetensors"
+        if path.is_file():
+            try:
+                return load(path.read_bytes())
+            except SafetensorError:
+                path.unlink()
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in work().items()}
+        staged = path.with_suffix(".part")
+        staged.write_bytes(save(tensors))
+        with staged.open("rb") as file:
+            os.fsync(file.fileno())
+        staged.replace(path)
+        (self._folder / _CLOCK).write_text(f"{self.seconds:.3f}", encoding="ascii")
+        return tensors
+
+    def has(self, piece: str) -> bool:
+        """Whether the piece is finished."""
+        return self._folder is not None and (self._folder / f"{piece}.safetensors").is_file()
+
+    def forget(self, piece: str) -> None:
+        """Drops a piece that later ones have taken the place of."""
+        if self._folder is not None:
+            (self._folder / f"{piece}.safetensors").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Drops everything."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,16 @@
+"""S2P as revised: serial-to-parallel training with inter-layer distillation and selective freezing, multi-timestep
+activation quantization and time information precalculation.
+
+Our reconstruction of "Efficiency Meets Fidelity: A Novel Quantization Framework for Stable Diffusion", arXiv 2412.06661
+v2, whose code and details are not public."""
+
+from contract.stages import EveryStep, FineTuning, Precalculate, ProgressiveRanges, Stages, WeightScales
+
+STAGES = Stages(
+    time_path=Precalculate(),
+    inputs=EveryStep(prompts=16),
+    weight_scales=WeightScales(kind="mse"),
+    ranges=ProgressiveRanges(prompts=16),
+    fine_tuning=FineTuning(kind="serial_to_parallel", feature_weight=0.1, freezing="plateau"),
+    per_step=True,
+)

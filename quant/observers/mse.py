@@ -1,0 +1,115 @@
+"""The range whose grid loses least: rare large values are clipped when that makes the many small ones finer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quant.errors import RecipeMismatch
+from quant.observers.minmax import MinMaxObserver
+
+ERROR_EXPONENT = 2.4
+"""The power of |v - Q(v)| that searches minimise, after LAPQ (arXiv 1911.07190); with the shrinks below, the search in
+the code of BRECQ (arXiv 2102.05426) and Q-Diffusion (arXiv 2302.04304)."""
+
+SHRINKS = tuple(1.0 - 0.01 * i for i in range(80))
+"""By how much searches shrink the min-max range, that range itself first."""
+
+_SMALLEST_SCALE = 1e-8
+_HYPERGEOMETRIC_LIMIT = 10**9
+
+
+class MseObserver:
+    """Remembers the exact range of a tensor and a uniform random sample of all its values, without replacement;
+    `low` and `high` are the ends of `least_error_range` over that sample, and inf and -inf before the first value.
+
+    Memory is `samples` floats. The same calls in the same order with the same seed give the same range. A value too
+    rare to be in the sample counts for nothing but as an end that the search starts from."""
+
+    def __init__(self, bits: int, samples: int = 16384, seed: int = 0) -> None:
+        """For a grid of 2^`bits` levels, `bits` 2 to 8. Raises RecipeMismatch for other bits and for no samples."""
+        if not 2 <= bits <= 8:
+            raise RecipeMismatch(f"a range for {bits} bits was asked for: activations have 2 to 8")
+        if samples < 1:
+            raise RecipeMismatch(f"a sample of {samples} values tells nothing about a range")
+        self._bits = bits
+        self._capacity = samples
+        self._random = np.random.default_rng(seed)
+        self._extremes = MinMaxObserver()
+        self._sample = torch.empty(0)
+        self._seen = 0
+        self._found: tuple[float, float] | None = None
+
+    @property
+    def low(self) -> float:
+        """The lower end of the range; searched for when it is first read after a batch."""
+        return self._range()[0]
+
+    @property
+    def high(self) -> float:
+        """The upper end of the range."""
+        return self._range()[1]
+
+    @property
+    def sample(self) -> Tensor:
+        """The values remembered, float32 [min(samples, values seen)] on the CPU."""
+        return self._sample.clone()
+
+    def observe(self, x: Tensor) -> None:
+        """Takes the values of `x`, of any shape and floating dtype, into account. Raises QuantError when one is not
+        finite, ignores an empty tensor."""
+        if not x.numel():
+            return
+        self._extremes.observe(x)
+        self._found = None
+        room = min(self._capacity - len(self._sample), x.numel())
+        replaced = self._newcomers(x.numel()) if len(self._sample) + x.numel() > self._capacity else room
+        values = self._drawn(x.detach(), replaced)
+        leaving = self._random.choice(len(self._sample), replaced - room, replace=False, shuffle=False)
+        self._sample[torch.from_numpy(leaving)] = values[room:]
+        self._sample = torch.cat([self._sample, values[:room]]) if room else self._sample
+        self._seen += x.numel()
+
+    def _newcomers(self, count: int) -> int:
+        """How many of a uniform sample of all values, once `count` have come, are among these."""
+        if max(self._seen, count) < _HYPERGEOMETRIC_LIMIT:
+            return int(self._random.hypergeometric(count, self._seen, self._capacity))
+        # NumPy draws no larger ones. With so many values, drawing with replacement is the same for all that matters.
+        drawn = int(self._random.binomial(self._capacity, count / (count + self._seen)))
+        return min(max(drawn, self._capacity - self._seen), count)
+
+    def _drawn(self, x: Tensor, count: int) -> Tensor:
+        """`count` values of `x` at random. Indexed by coordinates: flattening would copy a channels-last x."""
+        positions = torch.from_numpy(self._random.choice(x.numel(), count, replace=False, shuffle=False)).to(x.device)
+        return x[torch.unravel_index(positions, x.shape)].float().cpu()
+
+    def _range(self) -> tuple[float, float]:
+        if self._found is None:
+            low, high = self._extremes.low, self._extremes.high
+            self._found = least_error_range(self._sample, low, high, self._bits) if self._seen else (low, high)
+        return self._found
+
+
+def least_error_range(values: Tensor, low: float, high: float, bits: int) -> tuple[float, float]:
+    """Of the ranges [f low, f high], f in SHRINKS, the widest with the least mean |v - Q(v)|^ERROR_EXPONENT over
+    `values`, float32 [n], Q being `round_to_grid`."""
+    extent = max(max(high, 0.0) - min(low, 0.0), _SMALLEST_SCALE)  # errors in its units can neither over- nor underflow
+    best, found = float("inf"), (low, high)
+    for shrink in SHRINKS:
+        error = round_to_grid(values, shrink * low, shrink * high, bits).sub_(values).div_(extent).abs_()
+        mean = error.pow_(ERROR_EXPONENT).mean(dtype=torch.float64).item()
+        if mean < best:
+            best, found = mean, (shrink * low, shrink * high)
+    return found
+
+
+def round_to_grid(values: Tensor, low: float, high: float, bits: int) -> Tensor:
+    """What codes of `bits` bits over [low, high], widened to contain zero, make of float32 values: the same numbers, to
+    the last bit, as `dequantize(quantize(values))` of `ActivationParameters.from_range(low, high, bits)`, which is a
+    layer above observers."""
+    low, high, top = min(low, 0.0), max(high, 0.0), 2**bits - 1
+    scale = float(np.float32(max((high - low) / top, _SMALLEST_SCALE)))
+    zero_point = min(max(round(-low / scale), 0), top)
+    codes = (values * (1.0 / scale)).round_().add_(zero_point).clamp_(0, top)
+    return codes.sub_(zero_point).mul_(scale)

@@ -1,0 +1,191 @@
+"""Stage: training the quantized denoiser as a whole, in rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contract.stages import FineTuning, NoFineTuning
+from quant.calibration.trajectories import Samples, Trajectories, record
+from quant.calibration.walk import Walk, denoise_with
+from quant.calibration.workbench import Workbench
+from quant.stages.bit_allocation import most_sensitive
+from quant.tuning.collection import Lessons, collect
+from quant.tuning.trainer import Trainer
+
+PATIENCE = 2
+"""Rounds without gain on the validation prompts after which training ends."""
+
+_STAGE = "fine-tuning"
+
+
+def apply(bench: Workbench) -> None:
+    """Serial, parallel or serial-to-parallel training from what the stages before made; the best round is kept."""
+    options = bench.stages.fine_tuning
+    if isinstance(options, NoFineTuning):
+        return
+    sensitive = most_sensitive(bench) if options.freezing == "sensitive" else frozenset()
+    trainer = Trainer(bench, options, _updates(bench, options), sensitive)
+    validation = _Validation(bench, options)
+    start = _resume(bench, options, trainer, validation)
+    for done in range(start, options.rounds):
+        if done == 0:
+            bench.progress(_STAGE, 0, options.rounds, f"error of held-out latents {validation.last:.4g}")
+        if validation.rounds_without_gain >= PATIENCE:
+            break
+        with bench.seeded(f"{_STAGE}-{done}") as generator:
+            loss = _round(bench, options, trainer, done, generator)
+        validation.judge()
+        note = f"loss {loss:.4g}, error of held-out latents {validation.last:.4g}"
+        bench.progress(_STAGE, done + 1, options.rounds, note)
+        bench.journal.once(_piece(done), lambda: _state(bench, trainer, validation))
+        bench.journal.forget(_piece(done - 1))
+    validation.restore_best()
+
+
+def _updates(bench: Workbench, options: FineTuning) -> int:
+    """Optimizer steps in all; equal for the three kinds, so that they can be compared."""
+    states = options.prompts * len(bench.timesteps)
+    return options.rounds * options.epochs * -(-states // options.batch)
+
+
+def _round(bench: Workbench, options: FineTuning, trainer: Trainer, done: int, generator: torch.Generator) -> float:
+    if options.kind == "serial":
+        return _serial_round(bench, options, trainer, done)
+    collected = done if options.kind == "serial_to_parallel" else 0
+    lessons = _lessons(bench, options, collected, by_student=options.kind == "serial_to_parallel")
+    losses = []
+    with trainer:
+        for _ in range(options.epochs):
+            order = torch.randperm(len(lessons), generator=generator)
+            for index in order.split(options.batch):
+                losses.append(trainer.update(trainer.loss(*lessons.batch(index))))
+                note = f"loss {losses[-1]:.3g}"
+                each = _updates(bench, options) // options.rounds
+                bench.progress(f"{_STAGE}, round {done + 1}", len(losses), each, note)
+    return sum(losses) / len(losses)
+
+
+def _lessons(bench: Workbench, options: FineTuning, number: int, *, by_student: bool) -> Lessons:
+    walks = bench.inputs.walks(bench.pipeline, options.prompts, first=number * options.prompts)
+    stage = f"{_STAGE}, states of round {number + 1}"
+    return collect(
+        bench,
+        walks,
+        by_student=by_student,
+        target=options.target,
+        on_step=lambda step, total: bench.progress(stage, step, total),
+    )
+
+
+def _serial_round(bench: Workbench, options: FineTuning, trainer: Trainer, done: int) -> float:
+    """Every step of a trajectory is an update, in sampling order; the trajectory goes on with the teacher's output
+    (EfficientDM, arXiv 2310.03270)."""
+    losses = []
+    first = done * options.prompts * options.epochs
+    walks = bench.inputs.walks(bench.pipeline, options.prompts * options.epochs, first, batch=options.batch)
+    with trainer:
+        for walk in walks:
+            for lessons in _taught_steps(bench, walk):
+                losses.append(trainer.update(trainer.loss(*lessons)))
+                bench.progress(f"{_STAGE}, round {done + 1}", len(losses), len(walks) * len(walk.timesteps))
+    return sum(losses) / len(losses)
+
+
+def _taught_steps(bench: Workbench, walk: Walk) -> Iterator[tuple[Samples, Tensor, Tensor]]:
+
+    teacher = denoise_with(bench.pipeline, bench.reference)
+    while not walk.done:
+        state, count = walk.state, walk.latents.shape[0]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            output = teacher(*state.rows).float()
+        here = Trajectories(state.latents[:, None], state.timestep.float().view(1), state.conditioning)
+        targets = torch.stack(output.chunk(state.conditioning.shape[1]), dim=1).flatten(0, 1)
+        yield here.pick(tuple((i, 0) for i in range(count))), targets, torch.full((count,), walk.step)
+        walk.advance(output)
+
+
+@dataclass
+class _Validation:
+    """The student's final latents against the reference's on prompts after those of training."""
+
+    bench: Workbench
+    options: FineTuning
+
+    def __post_init__(self) -> None:
+        self._walks = self.bench.inputs.walks(self.bench.pipeline, self.options.validation_prompts, first=_FAR)
+        self._truth = self._final(student=False)
+        self.best = self.last = self._error()
+        self.rounds_without_gain = 0
+        self._kept = self._snapshot()
+
+    def judge(self) -> None:
+        """Measures, and keeps the state where it is the best so far."""
+        self.last = self._error()
+        if self.last < self.best:
+            self.best, self.rounds_without_gain, self._kept = self.last, 0, self._snapshot()
+        else:
+            self.rounds_without_gain += 1
+
+    def restore_best(self) -> None:
+        """Puts the best state back."""
+        self.bench.restore(self._kept)
+
+    def state(self) -> dict[str, Tensor]:
+        """What `restore` takes."""
+        numbers = torch.tensor([self.best, self.last, self.rounds_without_gain], dtype=torch.float64)
+        return {"validation": numbers} | {f"best/{name}": tensor for name, tensor in self._kept.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Goes on from a state."""
+        best, last, rounds = tensors["validation"].tolist()
+        self.best, self.last, self.rounds_without_gain = best, last, int(rounds)
+        self._kept = {key.removeprefix("best/"): t for key, t in tensors.items() if key.startswith("best/")}
+
+    def _error(self) -> float:
+        found = self._final(student=True)
+        return float(((found - self._truth).pow(2).sum() / self._truth.pow(2).sum()).item())
+
+    @torch.no_grad()
+    def _final(self, *, student: bool) -> Tensor:
+        denoise = denoise_with(self.bench.pipeline, self.bench.student if student else self.bench.reference)
+
+        def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return denoise(latents, timesteps, conditioning).float()
+
+        walks = [walk.again() for walk in self._walks]
+        record(walks, step, lambda *_: None)
+        return torch.cat([walk.latents for walk in walks])
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        return {name: t.clone() for name, t in self.bench.parameters_of(list(self.bench.layers)).items()}
+
+
+_FAR = 500_000
+"""Seeds of the validation's noise are this far above those of training."""
+
+
+def _state(bench: Workbench, trainer: Trainer, validation: _Validation) -> dict[str, Tensor]:
+    layers = {f"layer/{name}": tensor for name, tensor in bench.parameters_of(list(bench.layers)).items()}
+    return layers | {f"trainer/{k}": t for k, t in trainer.state().items()} | validation.state()
+
+
+def _resume(bench: Workbench, options: FineTuning, trainer: Trainer, validation: _Validation) -> int:
+    finished = [done for done in range(options.rounds) if bench.journal.has(_piece(done))]
+    if not finished:
+        return 0
+    tensors = bench.journal.once(_piece(finished[-1]), dict)
+    if not tensors:  # the file was damaged
+        return 0
+    bench.restore({k.removeprefix("layer/"): t for k, t in tensors.items() if k.startswith("layer/")})
+    trainer.restore({k.removeprefix("trainer/"): t for k, t in tensors.items() if k.startswith("trainer/")})
+    validation.restore(tensors)
+    return finished[-1] + 1
+
+
+def _piece(done: int) -> str:
+    return f"{_STAGE}-{done:04d}"

@@ -1,0 +1,1 @@
+"""Training a quantized denoiser as a whole against its reference."""

@@ -1,0 +1,173 @@
+"""Activation bits over the steps, the bits of weights by sensitivity, and the output's correction, on the toy model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from contract.stages import (
+    EveryStep,
+    ProgressiveRanges,
+    Ptqd,
+    RelaxedSteps,
+    RelaxedWindow,
+    SameBits,
+    SensitiveBits,
+    Stages,
+    WeightScales,
+)
+from quant.calibration.bit_allocation import average_bits as average_weight_bits
+from quant.calibration.bit_allocation import sqnr
+from quant.calibration.trajectories import record
+from quant.calibration.walk import denoise_with
+from quant.calibration.workbench import Workbench
+from quant.stages import bit_allocation, bits_over_time, output_correction, ranges, weight_scales
+from tests.toy_bench import calibrated, final_error, final_latents
+
+STEPS, PROMPTS = 10, 8
+
+
+def _bench(option: Any, until: Any = ranges, **options: Any) -> Workbench:
+    stages = Stages(
+        inputs=EveryStep(prompts=PROMPTS),
+        weight_scales=WeightScales(kind="mse"),
+        ranges=ProgressiveRanges(prompts=PROMPTS),
+        bits_over_time=option,
+        per_step=True,
+    )
+    return calibrated(stages, until, **{"steps": STEPS, "prompts": PROMPTS, "activation_bits": 4, **options})
+
+
+@torch.no_grad()
+def _errors_by_step(bench: Workbench) -> torch.Tensor:
+    """Relative squared error of the student's output at every step of the reference's held-out trajectories."""
+    walks = bench.inputs.walks(bench.pipeline, 64, first=1000, batch=64)
+    reference, student = (denoise_with(bench.pipeline, one) for one in (bench.reference, bench.student))
+    errors = []
+
+    def step(*rows: torch.Tensor) -> torch.Tensor:
+        wanted = reference(*rows)
+        errors.append((student(*rows) - wanted).pow(2).sum() / wanted.pow(2).sum())
+        return wanted
+
+    record(walks, step, lambda *_: None)
+    return torch.stack(errors)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "relaxed"), [(0.0, 0.3, [0, 1, 2, 3]), (0.5, 0.6, [5, 6]), (0.8, 1.0, [8, 9]), (0.95, 1.0, [9])]
+)
+def test_exactly_the_steps_of_the_window_have_more_bits(start: float, end: float, relaxed: list[int]) -> None:
+    bench = _bench(RelaxedWindow(start=start, end=end, bits=8), until=bits_over_time)
+    for quantizer in bench.quantizers.values():
+        rows = [int(quantizer.bits[bench.groups.nearest(t)]) for t in bench.timesteps]
+        assert rows == [8 if step in relaxed else 4 for step in range(STEPS)]
+
+
+def test_the_average_of_bits_over_the_steps() -> None:
+    window = bits_over_time.window(50, 0.8, 1.0)
+    assert bits_over_time.average_bits(8, 10, 50, len(window)) == pytest.approx(8.4)
+    bench = _bench(RelaxedWindow(start=0.8, end=1.0, bits=8), until=bits_over_time)
+    mean = next(iter(bench.quantizers.values())).bits.float().mean().item()
+    assert mean == pytest.approx(bits_over_time.average_bits(4, 8, STEPS, 2)) == pytest.approx(4.8)
+    assert bits_over_time.average_bits(4, 16, STEPS, 0) == 4.0 and bits_over_time.average_bits(4, 16, 7, 7) == 16.0
+
+
+def test_all_steps_in_floating_point_are_weight_only_quantization() -> None:
+    bench = _bench(RelaxedWindow(start=0.0, end=1.0, bits=16))
+    relaxed = final_latents(bench, student=True)
+    bench.quantize_inputs(False)
+    assert torch.equal(relaxed, final_latents(bench, student=True))
+    assert not torch.equal(relaxed, final_latents(bench, student=False))
+
+
+def test_a_window_without_more_bits_changes_nothing() -> None:
+    same, equal = _bench(SameBits()), _bench(RelaxedWindow(start=0.3, end=0.8, bits=4))
+    one, other = ranges.tables(same), ranges.tables(equal)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_errors_fall_at_the_relaxed_steps_and_nowhere_else_rise() -> None:
+    """Held-out pictures; seeds 0, 100 and 200."""
+    same = _errors_by_step(_bench(SameBits()))
+    relaxed = _errors_by_step(_bench(RelaxedWindow(start=0.5, end=0.7, bits=8)))
+    window = [5, 6, 7]
+    others = [step for step in range(STEPS) if step not in window]
+    assert bool((relaxed[window] < 0.7 * same[window]).all())
+    assert torch.allclose(relaxed[others], same[others], rtol=0.15)
+    assert torch.equal(relaxed[:5], same[:5])
+
+
+def test_automatic_relaxing_finds_the_window_that_helps_most() -> None:
+    notes: list[str] = []
+    bench = _bench(RelaxedSteps(width=0.3, bits=16, prompts=PROMPTS), until=weight_scales)
+    bench.progress = lambda stage, done, total, note="": notes.append(note) if "windows" in stage else None
+    bits_over_time.apply(bench)
+    errors = [float(note.rpartition(" ")[2]) for note in notes]
+    best = errors.index(min(errors))
+    chosen = list(range(3 * best, min(3 * best + 3, STEPS)))
+    for quantizer in bench.quantizers.values():
+        assert [int(b) for b in quantizer.bits] == [16 if step in chosen else 4 for step in range(STEPS)]
+    assert len(notes) == 4 and not any(quantizer.enabled for quantizer in bench.quantizers.values())
+    ranges.apply(bench)
+    assert final_error(bench) < final_error(_bench(SameBits()))
+
+
+def _allocated(option: Any, until: Any = weight_scales) -> Workbench:
+    stages = Stages(bits=option, inputs=EveryStep(prompts=4), weight_scales=WeightScales(kind="mse"))
+    return calibrated(stages, until, prompts=4, steps=5)
+
+
+@torch.no_grad()
+def _output_sqnr(bench: Workbench) -> float:
+    """Of outputs on states of held-out pictures."""
+    found = {one: final_latents(bench, student=one == "student", count=32) for one in ("student", "reference")}
+    return sqnr(found["reference"], found["student"])
+
+
+@pytest.mark.parametrize("kind", ["greedy", "integer_programme"])
+def test_sensitive_layers_get_bits_within_the_budget_and_the_output_gains(kind: Any) -> None:
+    bench = _allocated(SensitiveBits(kind=kind, lifted_bits=8, extra_bits=0.5, prompts=2, steps=3))
+    bits = {name: layer.weight_bits for name, layer in bench.layers.items()}
+    parameters = {name: layer.weight.numel() for name, layer in bench.layers.items()}
+    assert set(bits.values()) == {4, 8} and 4.0 < average_weight_bits(bits, parameters) <= 4.5
+    assert all(not layer.inputs.enabled and layer.weight_quantized for layer in bench.layers.values())
+    assert _output_sqnr(bench) >= _output_sqnr(_allocated(SensitiveBits(kind=kind, extra_bits=1e-4))) + 0.5
+
+
+def test_a_layer_that_loses_nothing_is_not_sensitive() -> None:
+    bench = _allocated(SensitiveBits(kind="greedy"), until=None if False else _before_allocation)
+    name, layer = next(iter(bench.layers.items()))
+    layer.weight.data = 0.25 * torch.randint(-7, 8, layer.weight.shape).float()
+    layer.weight.data.flatten(1)[:, 0] = 7 * 0.25
+    options = SensitiveBits(kind="greedy", prompts=2, steps=2)
+    measured = {(one.layer, one.bits): one for one in bit_allocation._sensitivities(bench, (4, 8), options)}
+    assert measured[name, 4].sqnr == float("inf") and measured[name, 4].noise == 0.0
+    others = [one for key, one in measured.items() if key[0] != name]
+    assert all(0.0 < one.sqnr < 100.0 for one in others)
+    gains = [measured[other.layer, 8].sqnr - other.sqnr for other in others if other.bits == 4]
+    assert sum(gains) / len(gains) > 10.0
+
+
+class _before_allocation:  # noqa: N801
+    """Stands for the stage before bits are allocated."""
+
+
+@torch.no_grad()
+def test_the_correction_lowers_the_error_at_the_calibration_states() -> None:
+    stages = Stages(
+        inputs=EveryStep(prompts=8), weight_scales=WeightScales(kind="mse"), output_correction=Ptqd(prompts=8)
+    )
+    bench = calibrated(stages, ranges, prompts=8, steps=5, activation_bits=4, weight_bits=3)
+    correction = output_correction.fit(bench)
+    assert correction is not None and len(correction.slope) == 5
+    student, reference = (denoise_with(bench.pipeline, one) for one in (bench.student, bench.reference))
+    for walk in bench.inputs.walks(bench.pipeline, 8):
+        while not walk.done:
+            rows = walk.state.rows
+            output, wanted = student(*rows), reference(*rows)
+            corrected = correction(output, rows[1])
+            assert (corrected - wanted).pow(2).mean() < (output - wanted).pow(2).mean()
+            walk.advance(corrected)

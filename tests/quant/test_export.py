@@ -1,0 +1,168 @@
+"""A fake-quantized denoiser and the integer one that is served in its place: the same numbers, layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from contract.stages import EveryStep, ObservedRanges, Precalculate, ProgressiveRanges, Ptqd, RelaxedWindow, Stages
+from quant.calibration.workbench import Workbench
+from quant.checkpoint import save_checkpoint
+from quant.fake_quantization.layer import FakeQuantizedLayer
+from quant.fusion import unfuse
+from quant.kernels.engine import Engine
+from quant.kernels.reference import ReferenceEngine
+from quant.kernels.selection import default_engine
+from quant.layout import quantized_layers
+from quant.modules.layer import QuantizedLayer
+from quant.modules.output_correction import correction_of
+from quant.modules.time_path import projections
+from quant.pipelines import denoiser_of, load_unsigned
+from quant.quantizers.activation import FLOAT_BITS
+from quant.stages import output_correction
+from quant.stages.export import export
+from tests.toy_bench import calibrated
+
+STEPS = 5
+MIXED = {"down_blocks.0.*": 2, "*.attn1.*": 3, "*.attn2.*": 5, "*.ff.*": 6, "mid_block.*": 7, "*.conv_shortcut*": 8}
+CASES: dict[str, tuple[Stages, dict[str, Any]]] = {
+    "one table row, mixed bits": (Stages(inputs=EveryStep(prompts=4)), {"layer_bits": MIXED, "keep_float": ()}),
+    "all of it": (
+        Stages(
+            time_path=Precalculate(),
+            inputs=EveryStep(prompts=4),
+            ranges=ProgressiveRanges(prompts=4),
+            bits_over_time=RelaxedWindow(start=0.8, end=1.0),
+            output_correction=Ptqd(prompts=4),
+            split_shortcuts=True,
+            per_step=True,
+        ),
+        {"layer_bits": MIXED, "keep_float": ("conv_out",), "activation_bits": 5},
+    ),
+    "a row for every step, packed": (
+        Stages(inputs=EveryStep(prompts=4), ranges=ObservedRanges(kind="mse"), split_shortcuts=True, per_step=True),
+        {"weight_bits": 3, "packed": True, "activation_bits": 8},
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workbench, nn.Module]:
+    """A workbench after its export, and the denoiser as loaded from the checkpoint, unfused."""
+    stages, options = CASES[request.param]
+    bench = calibrated(stages, prompts=4, steps=STEPS, **options)
+    layout = export(bench, output_correction.fit(bench))
+    folder = tmp_path_factory.mktemp("exported")
+    save_checkpoint(bench.pipeline, denoiser_of(bench.pipeline), layout, folder)
+    denoiser = denoiser_of(load_unsigned(folder))
+    unfuse(denoiser)
+    return bench, denoiser
+
+
+def _engines() -> list[Engine]:
+    return [ReferenceEngine(), default_engine("cpu")]
+
+
+@torch.no_grad()
+def _inputs_of_layers(bench: Workbench, step: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Input and output of every layer of the student at the state of a step."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def note(name: str) -> Any:
+        return lambda _, args, output: found.__setitem__(name, (args[0].clone(), output.clone()))
+
+    handles = [layer.register_forward_hook(note(name)) for name, layer in bench.layers.items()]
+    bench.call(bench.student, bench.drawn.pick(tuple((i, step) for i in range(4))))
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def _codes_without_frame(layer: QuantizedLayer[Any], x: Tensor) -> Tensor:
+    codes, window = layer.quantize(x), getattr(layer, "window", None)
+    if window is None:
+        return codes
+    down, right = window.padding
+    return codes[:, :, down : codes.shape[2] - down, right : codes.shape[3] - right]
+
+
+@pytest.mark.parametrize("step", range(STEPS))
+def test_every_integer_layer_computes_what_the_fake_quantized_one_does(
+    served: tuple[Workbench, nn.Module], step: int
+) -> None:
+    bench, denoiser = served
+    layers, found = quantized_layers(denoiser), _inputs_of_layers(bench, step)
+    assert layers.keys() == bench.layers.keys() == found.keys()
+    for engine in _engines():
+        for name, layer in layers.items():
+            layer._release()
+            layer.engine = engine
+            layer.timesteps.select(bench.timesteps[step])
+            _check_layer(name, layer, bench.layers[name], *found[name])
+
+
+def _check_layer(
+    name: str, layer: QuantizedLayer[Any], fake: FakeQuantizedLayer, x: Tensor, wanted: Tensor
+) -> None:
+    with torch.no_grad():
+        got, quantized_input = layer(x), fake.inputs(x)
+    row = layer.activation
+    if row.is_float:
+        assert int(fake.inputs.bits[fake.inputs.groups.current]) == FLOAT_BITS and torch.equal(quantized_input, x)
+    else:
+        values = row.dequantize(_codes_without_frame(layer, x))
+        assert torch.equal(values, quantized_input), f"{name}: other codes"
+    assert (got - wanted).abs().max() <= 2e-6 * wanted.abs().max().clamp_min(1e-3) + 1e-6, name
+
+
+def test_weights_are_the_same_codes_and_scales(served: tuple[Workbench, nn.Module]) -> None:
+    bench, denoiser = served
+    for name, layer in quantized_layers(denoiser).items():
+        fake, stored = bench.layers[name], layer.quantized_weight
+        assert torch.equal(stored.codes, fake.export().codes) and torch.equal(stored.scale, fake.weight_scale), name
+        assert torch.equal(stored.dequantize(), fake.quantized_weight()), name
+        assert layer.weight_bits == fake.weight_bits and int(stored.codes.abs().max()) <= fake.top, name
+        assert layer.inputs == fake.inputs.table, name
+        bias = fake.bias
+        assert (layer.bias is None) == (bias is None) and (bias is None or torch.equal(layer.bias, bias)), name
+
+
+def test_projections_of_one_tensor_share_a_table(served: tuple[Workbench, nn.Module]) -> None:
+    layers = quantized_layers(served[1])
+    for name in (n.removesuffix(".to_k") for n in layers if n.endswith(".to_k")):
+        assert layers[f"{name}.to_k"].inputs == layers[f"{name}.to_v"].inputs
+        if ".attn1" in name:
+            assert layers[f"{name}.to_q"].inputs == layers[f"{name}.to_k"].inputs
+
+
+def test_tables_and_correction_come_back(served: tuple[Workbench, nn.Module]) -> None:
+    bench, denoiser = served
+    if bench.layout.time_path == "keep":
+        assert not projections(denoiser) and correction_of(denoiser) is None
+        return
+    student, own = projections(bench.student), projections(denoiser)
+    assert student.keys() == own.keys() and all(torch.equal(own[n].table, student[n].table) for n in own)
+    kept, correction = correction_of(bench.reference), correction_of(denoiser)
+    assert correction is not None and kept is not None
+    assert torch.equal(correction.slope, kept.slope) and torch.equal(correction.bias, kept.bias)
+    assert correction.bias.abs().max() > 0.0 and correction.timesteps.timesteps == tuple(bench.timesteps)
+
+
+@torch.no_grad()
+def test_the_whole_denoiser_is_as_near_as_single_flipped_codes_allow(served: tuple[Workbench, nn.Module]) -> None:
+    """Layers that stay in floating point are float16 in the checkpoint, so a few codes are others."""
+    bench, denoiser = served
+    assert isinstance(denoiser, UNet2DConditionModel)
+    correction = correction_of(denoiser)
+    for step in (0, STEPS - 1):
+        samples = bench.drawn.pick(tuple((i, step) for i in range(4)))
+        wanted = bench.call(bench.student, samples)
+        if correction is not None:
+            wanted = correction(wanted, samples.timesteps)
+        got = bench.call(denoiser, samples)
+        assert (got - wanted).norm() <= 0.03 * wanted.norm()

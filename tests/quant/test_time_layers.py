@@ -1,0 +1,68 @@
+"""TIAR on the toy model: what residual blocks receive from the timestep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from contract.stages import EveryStep, Keep, Stages, Tiar, WeightScales
+from quant.calibration.workbench import Workbench
+from quant.modules.time_path import is_time_layer
+from quant.stages import time_path
+from quant.stages.time_path import temporal_features
+from tests.toy_bench import calibrated
+
+STEPS = 12
+
+
+def _bench(option: Any, seed: int = 0) -> Workbench:
+    stages = Stages(time_path=option, inputs=EveryStep(prompts=2), weight_scales=WeightScales(kind="mse"))
+    return calibrated(
+        stages, time_path, prompts=2, steps=STEPS, seed=seed, keep_float=("conv_in", "conv_out"), weight_bits=4
+    )
+
+
+@torch.no_grad()
+def _features(bench: Workbench) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    timesteps = torch.tensor(bench.timesteps)
+    return temporal_features(bench.student, timesteps), temporal_features(bench.reference, timesteps)
+
+
+def _error(bench: Workbench) -> float:
+    """The mean over blocks of the relative squared error of their temporal features."""
+    own, wanted = _features(bench)
+    return float(torch.stack([(own[n] - t).pow(2).sum() / t.pow(2).sum() for n, t in wanted.items()]).mean())
+
+
+def test_temporal_features_are_what_the_blocks_receive() -> None:
+    bench, seen = _bench(Keep()), {}
+    for name, module in bench.reference.named_modules():
+        if name.endswith("time_emb_proj"):
+            module.register_forward_hook(lambda _, __, out, name=name: seen.setdefault(name, []).append(out[0]))
+    with torch.no_grad():
+        for step in range(STEPS):
+            bench.call(bench.reference, bench.drawn.pick(((0, step),)))
+    _, features = _features(bench)
+    assert features.keys() == seen.keys() and len(features) == 8
+    assert all(torch.allclose(features[name], torch.stack(seen[name]), atol=1e-5) for name in features)
+
+
+def test_features_are_nearer_than_with_nearest_rounding() -> None:
+    before, after = _bench(Keep()), _bench(Tiar(iterations=300))
+    assert _error(after) < 0.95 * _error(before)
+    changed = {
+        name
+        for name, layer in after.layers.items()
+        if not torch.equal(layer.quantized_weight(), before.layers[name].quantized_weight())
+    }
+    assert changed and all(is_time_layer(name) for name in changed)
+
+
+def test_a_feature_is_most_like_that_of_its_own_timestep() -> None:
+    own, wanted = _features(_bench(Tiar(iterations=300)))
+    for name, features in wanted.items():
+        likeness = functional.normalize(own[name], dim=1) @ functional.normalize(features, dim=1).t()
+        assert likeness.argmax(dim=1).tolist() == list(range(STEPS)), name
