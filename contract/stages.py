@@ -222,8 +222,9 @@ class NoFineTuning(Option):
 
 
 class FineTuning(Option):
-    """Weights, weight scales and activation scales follow the reference's output. `parallel`: on shuffled steps of the
-    reference's trajectories; `serial`: step after step along a trajectory (EfficientDM, arXiv 2310.03270);
+    """Weights, weight scales and activation scales follow the reference's output, on new trajectories every round.
+    `parallel`: on shuffled steps of the reference's; `serial`: step after step along a trajectory (EfficientDM, arXiv
+    2310.03270);
     `serial_to_parallel`: rounds that first collect the quantized model's own trajectories and then train on all their
     steps, shuffled (arXiv 2412.06661).
 

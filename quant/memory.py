@@ -17,6 +17,22 @@ def trim() -> None:
         release(0)
 
 
+def available_bytes() -> int | None:
+    """Memory that a new allocation can have: what the system has left, and no more than this control group may still
+    take. None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        left = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        return min(left, limit - int((group / "memory.current").read_text(encoding="ascii")))
+    except (OSError, ValueError):  # no control group, or one without a limit
+        return left
+
+
 class PeakMemory:
     """The most bytes that the process had resident since this object was made; where the system cannot start its mark
     anew (it can on Linux), since the process began."""

@@ -59,9 +59,7 @@ def open_toy(
 ) -> Workbench:
     """The workbench as it is before the first stage: W4A6 unless the recipe's options say otherwise."""
     options = {"weight_bits": 4, "activation_bits": 6, "keep_float": KEPT} | recipe
-    inputs = CalibrationInputs(
-        num_prompts=prompts, num_inference_steps=steps, guidance_scale=guidance_scale, seed=seed
-    )
+    inputs = CalibrationInputs(num_prompts=prompts, num_inference_steps=steps, guidance_scale=guidance_scale, seed=seed)
     texts = tuple(PROMPTS[i % len(PROMPTS)] for i in range(prompts))
     found = Inputs(texts, toy_sampling(steps, guidance_scale, seed))
     return open_bench(pipeline or toy_pipeline(), Recipe(method="minmax", calibration=inputs, **options), stages, found)

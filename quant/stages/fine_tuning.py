@@ -55,8 +55,7 @@ def _updates(bench: Workbench, options: FineTuning) -> int:
 def _round(bench: Workbench, options: FineTuning, trainer: Trainer, done: int, generator: torch.Generator) -> float:
     if options.kind == "serial":
         return _serial_round(bench, options, trainer, done)
-    collected = done if options.kind == "serial_to_parallel" else 0
-    lessons = _lessons(bench, options, collected, by_student=options.kind == "serial_to_parallel")
+    lessons = _lessons(bench, options, done, by_student=options.kind == "serial_to_parallel")
     losses = []
     with trainer:
         for _ in range(options.epochs):

@@ -17,6 +17,7 @@ from quant.stages import (
     bits_over_time,
     calibration_inputs,
     fine_tuning,
+    memory,
     output_correction,
     ranges,
     rounding,
@@ -31,10 +32,11 @@ def run(
 ) -> Layout:
     """Quantizes the pipeline's denoiser in place; returns how it is laid out then.
 
-    Pieces of work that `journal` knows are not done again. Raises RecipeMismatch for what this model cannot follow, and
-    CalibrationDiverged."""
+    Pieces of work that `journal` knows are not done again. Raises RecipeMismatch for what this model cannot follow,
+    NotEnoughMemory before anything is done, and CalibrationDiverged."""
     bench = open_bench(pipeline, recipe, stages, inputs)
     bench.journal, bench.progress = journal, progress
+    memory.check(bench)
     calibration_inputs.apply(bench)
     bit_allocation.apply(bench)
     weight_scales.apply(bench)

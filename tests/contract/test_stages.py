@@ -102,7 +102,7 @@ def test_contradictions_are_refused(stages: dict[str, Any], options: dict[str, A
 def test_contradictions_of_a_recipes_own_are_refused(
     stages: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
-    flags = {name: stages[name] for name in ("per_step", "split_shortcuts") if name in stages}
+    flags: dict[str, Any] = {name: stages[name] for name in ("per_step", "split_shortcuts") if name in stages}
     own = StageOptions(**{name: option for name, option in stages.items() if name not in flags})
     with pytest.raises(RecipeError, match=message):
         _recipe(stages=own, **options).complete(_method(flags))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,7 +90,7 @@ def _codes_without_frame(layer: QuantizedLayer[Any], x: Tensor) -> Tensor:
     return codes[:, :, down : codes.shape[2] - down, right : codes.shape[3] - right]
 
 
-@pytest.mark.parametrize("step", range(STEPS))
+@pytest.mark.parametrize("step", [0, STEPS - 1])
 def test_every_integer_layer_computes_what_the_fake_quantized_one_does(
     served: tuple[Workbench, nn.Module], step: int
 ) -> None:
@@ -106,9 +105,7 @@ def test_every_integer_layer_computes_what_the_fake_quantized_one_does(
             _check_layer(name, layer, bench.layers[name], *found[name])
 
 
-def _check_layer(
-    name: str, layer: QuantizedLayer[Any], fake: FakeQuantizedLayer, x: Tensor, wanted: Tensor
-) -> None:
+def _check_layer(name: str, layer: QuantizedLayer[Any], fake: FakeQuantizedLayer, x: Tensor, wanted: Tensor) -> None:
     with torch.no_grad():
         got, quantized_input = layer(x), fake.inputs(x)
     row = layer.activation

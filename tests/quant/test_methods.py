@@ -18,8 +18,8 @@ from quant.registry import find, names
 from tests.quant.conftest import KEPT, TinyWorld
 
 LEAST = {
-    "iterations": 2, "prompts": 2, "prompts_per_step": 2, "steps": 2, "samples": 4, "batch": 2, "rounds": 1, "epochs": 1,
-    "validation_prompts": 1, "feature_prompts": 1,
+    "iterations": 2, "prompts": 2, "prompts_per_step": 2, "steps": 2, "samples": 4, "batch": 2, "rounds": 1,
+    "epochs": 1, "validation_prompts": 1, "feature_prompts": 1,
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def test_a_method_makes_a_checkpoint_that_loads_and_draws(method: str, tiny: Tin
         {
             "method": method,
             "weight_bits": 4,
-            "keep_float": KEPT if find(quant.methods, method).STAGES.time_path.kind == "keep" else KEPT[:2],
+            "keep_float": (*KEPT[:2], "up_blocks.0.*"),
             "calibration": {"num_prompts": 4, "num_inference_steps": 4, "guidance_scale": 3.0},
             "stages": _least(method),
         }
@@ -53,7 +53,8 @@ def test_a_method_makes_a_checkpoint_that_loads_and_draws(method: str, tiny: Tin
     )
     stages: list[tuple[str, int, int]] = []
     card = quantize(job, tmp_path / "out", lambda stage, done, total, note="": stages.append((stage, done, total)))
-    assert card.quantized_layers == len(quantized_layers(denoiser_of(pipeline := load_unsigned(tmp_path / "out"))))
+    pipeline = load_unsigned(tmp_path / "out")
+    assert card.quantized_layers == len(quantized_layers(denoiser_of(pipeline))) > 0
     assert all(0 <= done <= total for _, done, total in stages), [s for s in stages if s[1] > s[2]]
     sampling = Sampling(prompt="", num_inference_steps=4, guidance_scale=3.0, width=64, height=64)
     drawn = draw(pipeline, ["two boxes"], [5], sampling)

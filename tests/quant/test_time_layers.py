@@ -15,7 +15,7 @@ from quant.stages import time_path
 from quant.stages.time_path import temporal_features
 from tests.toy_bench import calibrated
 
-STEPS = 12
+STEPS = 8
 
 
 def _bench(option: Any, seed: int = 0) -> Workbench:
@@ -38,7 +38,8 @@ def _error(bench: Workbench) -> float:
 
 
 def test_temporal_features_are_what_the_blocks_receive() -> None:
-    bench, seen = _bench(Keep()), {}
+    bench = _bench(Keep())
+    seen: dict[str, list[Tensor]] = {}
     for name, module in bench.reference.named_modules():
         if name.endswith("time_emb_proj"):
             module.register_forward_hook(lambda _, __, out, name=name: seen.setdefault(name, []).append(out[0]))

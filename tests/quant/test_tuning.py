@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from contract.stages import EveryStep, FineTuning, ProgressiveRanges, Stages, WeightScales
+from quant.calibration.trajectories import Samples
+from quant.calibration.walk import Walk
 from quant.calibration.workbench import Workbench
 from quant.fake_quantization.layer import FakeQuantizedLayer
 from quant.stages import fine_tuning, ranges
@@ -25,7 +27,7 @@ RATES = {"weight_learning_rate": 3e-3, "weight_scale_learning_rate": 3e-4, "acti
 
 def _options(kind: str, **changed: Any) -> FineTuning:
     given = {"rounds": 4, "prompts": PROMPTS, "batch": BATCH, "validation_prompts": 16, **RATES, **changed}
-    return FineTuning(kind=kind, **given)  # type: ignore[arg-type]
+    return FineTuning(kind=kind, **given)
 
 
 def _bench(options: FineTuning, seed: int = 0, **recipe: Any) -> Workbench:
@@ -76,9 +78,7 @@ def test_states_are_those_of_a_fresh_run_of_the_quantized_sampler_and_targets_th
         walk.advance(output)
 
 
-def _rows(walk: Any) -> Any:
-    from quant.calibration.trajectories import Samples
-
+def _rows(walk: Walk) -> Samples:
     return Samples(*walk.state.rows)
 
 
@@ -123,7 +123,7 @@ def test_a_student_that_is_the_teacher_has_no_feature_loss() -> None:
         bench.call(bench.student, samples)
         bench.call(bench.reference, samples)
     errors = feature_errors(student, teacher)
-    assert list(errors) == stages_of(bench.reference) and len(errors) == 5
+    assert errors.keys() == set(stages_of(bench.reference)) and len(errors) == 5
     assert float(mean_error(errors)) == 0.0
     student.close()
     assert not student.found
@@ -132,12 +132,17 @@ def test_a_student_that_is_the_teacher_has_no_feature_loss() -> None:
 @cache
 def _tuned(kind: str, seed: int = 0, **changed: Any) -> tuple[float, float, tuple[float, ...]]:
     """Held-out error before and after, at equal updates and with nothing kept back, and the loss of every update."""
-    options = _options(kind, **changed)
-    bench, losses = _bench(options, seed), []
-    before, update = final_error(bench), Trainer.update
+    options, losses, update = _options(kind, **changed), [], Trainer.update
+    bench = _bench(options, seed)
+    before = final_error(bench)
+
+    def note(self: Trainer, loss: Tensor) -> float:
+        losses.append(update(self, loss))
+        return losses[-1]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fine_tuning, "PATIENCE", 1000)
-        patch.setattr(Trainer, "update", lambda self, loss: losses.append(update(self, loss)) or losses[-1])
+        patch.setattr(Trainer, "update", note)
         fine_tuning.apply(bench)
     return before, final_error(bench), tuple(losses)
 
@@ -151,11 +156,21 @@ def test_held_out_pictures_are_nearer_after_the_rounds_and_no_worse_than_of_the_
     assert after < 0.95 * before
     assert after < 1.05 * _tuned("parallel")[1]
     assert len(losses) == len(_tuned("parallel")[2]) == len(_tuned("serial")[2]) == 4 * STEPS
-    assert sum(losses[-6:]) < 0.95 * sum(losses[:6])
 
 
 def test_the_loss_jumps_less_than_in_serial_training() -> None:
     assert _jumps(_tuned("serial_to_parallel")[2]) < 0.95 * _jumps(_tuned("serial")[2])
+
+
+def test_a_round_lowers_the_loss_on_its_data() -> None:
+    options = _options("serial_to_parallel")
+    bench = _bench(options)
+    lessons = _lessons(bench, options)
+    with Trainer(bench, options, 4 * STEPS, frozenset()) as trainer:
+        before = _loss(trainer, lessons)
+        for number in range(2):
+            _round(trainer, lessons, number)
+        assert _loss(trainer, lessons) < 0.95 * before
 
 
 def test_data_of_the_first_round_no_longer_fits_the_student_that_learned_on_it() -> None:
@@ -220,8 +235,8 @@ def test_a_block_on_a_plateau_no_longer_moves() -> None:
     assert kept.keys() == after.keys() and all(torch.equal(kept[name], after[name]) for name in kept)
     assert counts == sorted(counts, reverse=True) and counts[-1] < counts[0]
     assert trainer.frozen == {"mid_block"}
-    others = _snapshot(bench, "up_blocks.")
-    assert any(not torch.equal(t, s) for t, s in zip(others.values(), _snapshot(_bench(options), "up_blocks.").values()))
+    others, untrained = _snapshot(bench, "up_blocks."), _snapshot(_bench(options), "up_blocks.")
+    assert any(not torch.equal(others[name], untrained[name]) for name in others)
 
 
 def _snapshot(bench: Workbench, prefix: str) -> dict[str, Tensor]:
@@ -241,18 +256,29 @@ def test_a_plateau_is_an_error_that_no_longer_falls() -> None:
     assert blocks["falls"][0].requires_grad and not blocks["stays"][0].requires_grad
 
 
-def test_weights_that_flip_to_and_fro_are_held() -> None:
+def _oscillating(updates: int, high_at: set[int]) -> tuple[FakeQuantizedLayer, OscillationFreezing]:
+    """A layer with one weight between two codes, 2 most of the time and 3 at some updates."""
     layer = FakeQuantizedLayer(torch.nn.Linear(4, 3), 4, None)  # type: ignore[arg-type]
+    layer.weight.data[0, 0] = 2.4 * layer.weight_scale[0]
     freezing = OscillationFreezing({"layer": layer})
-    steady = layer.export().codes
-    for update in range(40):
-        layer.weight.data[0, 0] = (2.4 if update % 3 else 2.6) * layer.weight_scale[0]
+    for update in range(updates):
+        layer.weight.data[0, 0] = (2.6 if update in high_at else 2.4) * layer.weight_scale[0]
         freezing.observe()
-    assert freezing.held == 1 and int(layer.export().codes[0, 0]) == 2
-    assert torch.equal(layer.export().codes[1:], steady[1:])
+    return layer, freezing
+
+
+def test_weights_that_flip_to_and_fro_are_held_where_they_are_most_of_the_time() -> None:
+    layer, freezing = _oscillating(60, set(range(0, 60, 3)))
+    steady = layer.export().codes
+    assert freezing.held == 1 and int(steady[0, 0]) == 2
     layer.weight.data[0, 0] = 5.0 * layer.weight_scale[0]
     freezing.observe()
-    assert int(layer.export().codes[0, 0]) == 2
+    assert torch.equal(layer.export().codes, steady)
+
+
+def test_a_weight_that_came_back_once_is_not_held() -> None:
+    """One reversal in a hundred updates is less than OSCILLATION, 0.02 an update."""
+    assert _oscillating(100, {50})[1].held == 0
 
 
 def test_only_sensitive_layers_and_activations_train_when_the_rest_is_frozen() -> None:
@@ -265,6 +291,7 @@ def test_only_sensitive_layers_and_activations_train_when_the_rest_is_frozen() -
     assert 0 < len(moved) <= round(len(bench.layers) * 0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freezing", ["plateau", "oscillation"])
 def test_freezing_costs_little(freezing: str) -> None:
     assert _tuned("serial_to_parallel", freezing=freezing)[1] < 1.05 * _tuned("serial_to_parallel")[1]
