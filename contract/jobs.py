@@ -136,6 +136,6 @@ class JobRecord(BaseModel):
         if "code" in fields:
             nested["error"] = JobError(code=fields["code"], message=fields["message"])
         if "stage" in fields:
-            progress = {"stage": fields["stage"], "step": fields["step"], "steps": fields["steps"]}
+            progress = {name: fields[name] for name in JobProgress.model_fields if name in fields}
             nested["progress"] = JobProgress.model_validate(progress)
         return cls.model_validate({**known, **nested})

@@ -147,6 +147,8 @@ def _training_faults(recipe: Recipe, stages: Stages) -> Iterator[str]:
         return
     if tuning.target == "reference_trajectory" and tuning.kind != "serial_to_parallel":
         yield f"target reference_trajectory: {tuning.kind} fine-tuning is on the reference's trajectory already"
+    if tuning.time_tables and stages.time_path.kind != "precalculate":
+        yield "time_tables: there are none to train unless time_path is precalculate"
     if tuning.guided and recipe.calibration.guidance_scale <= 1.0:
         yield f"guided fine-tuning needs guidance: guidance_scale is {recipe.calibration.guidance_scale}"
 

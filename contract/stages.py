@@ -228,6 +228,9 @@ class FineTuning(Option):
     `serial_to_parallel`: rounds that first collect the quantized model's own trajectories and then train on all their
     steps, shuffled (arXiv 2412.06661).
 
+    `guided`: the error of the output after guidance counts, not that of each branch; `time_tables`: a precalculated time
+    path is trained along, a bias for every step.
+
     `target`: the reference's output at the quantized model's state, or at its own. `feature_weight`: inter-layer
     distillation. `freezing`: none; blocks whose error no longer falls (`plateau`); weights that flip to and fro
     (`oscillation`); or everything from the start but activation scales and sensitive layers (`sensitive`)."""
@@ -243,6 +246,8 @@ class FineTuning(Option):
     gradient_clip: Rate = 1.0
     target: Literal["student_state", "reference_trajectory"] = "student_state"
     guided: bool = False
+    time_tables: bool = False
+    time_table_learning_rate: Rate = 2e-4
     step_weight: Literal["uniform", "trajectory"] = "uniform"
     feature_weight: Weighting = 0.0
     freezing: Literal["none", "plateau", "oscillation", "sensitive"] = "none"

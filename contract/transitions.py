@@ -91,7 +91,7 @@ def claim(queues: Sequence[str], worker: str, *, now: float = 0.0) -> Call[JobRe
 
 def renew(claimant: Claimant, progress: JobProgress | None = None, *, now: float = 0.0) -> Call[Verdict]:
     """Extend the lease, note progress, and learn whether to go on."""
-    shown = progress.model_dump() if progress else {"stage": "", "step": 0, "steps": 0}
+    shown = progress.model_dump() if progress else {"stage": "", "step": 0, "steps": 0, "note": ""}
     return Call("renew", {"now": now, **asdict(claimant), **shown}, str)  # type: ignore[arg-type]
 
 

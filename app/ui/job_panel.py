@@ -101,7 +101,8 @@ def _running(job: JobAnswer) -> str:
         return job_line("Waiting for a worker." if job.status is JobState.QUEUED else "Starting.")
     stage, step, steps = job.progress.stage, job.progress.step, job.progress.steps
     text = f"{stage.replace('_', ' ').capitalize()}: {step} of {steps}" if steps else stage.capitalize()
-    return job_line(text, part=step / steps if steps else None)
+    note = f" ({job.progress.note})" if job.progress.note else ""
+    return job_line(text + note, part=step / steps if steps else None)
 
 
 def _seconds(job: JobAnswer) -> float:

@@ -62,6 +62,7 @@ def _standing(arm: Arm, same: str | None, folder: Path, protocol: Protocol) -> S
         return Standing(arm, State.MISSING, arm.fault, result)
     if result is None:
         return Standing(arm, State.WAITING, same_as=same)
+    protocol = protocol.of(result.get("group"))
     if same is not None:
         result |= {"arm": arm.name, "preset": arm.preset, "bits": arm.bits, "group": arm.group}
     reason = _changed(arm, result, protocol)

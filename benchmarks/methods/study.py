@@ -65,7 +65,7 @@ def task_of(arm: Arm, protocol: Protocol, places: Places, *, drop: bool) -> Task
         group=arm.group,
         recipe=recipe_json(arm.recipe),
         stages=arm.stages.model_dump(mode="json"),
-        protocol=protocol,
+        protocol=protocol.of(arm.group),
         places=places,
         drop=drop,
     )

@@ -27,6 +27,10 @@ class Protocol(BaseModel):
     seed: int = SEED
     held_out: int = 8
 
+    def of(self, group: str | None) -> Protocol:
+        """The protocol of a preset's arm (None), or of an ablation: that is drawn for the primary prompt set alone."""
+        return self if group is None else self.model_copy(update={"prompt_sets": self.prompt_sets[:1]})
+
 
 class Places(BaseModel):
     """Files and folders: what is read, where variants and journals are kept, and where results go."""

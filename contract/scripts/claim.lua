@@ -26,7 +26,7 @@ while id do
     redis.call('HINCRBY', job, 'attempt', 1)
     redis.call('HSET', job, 'state', 'running', 'worker', args.worker, 'started', stamp(now),
       'deadline', stamp(now + time_limit))
-    redis.call('HDEL', job, 'stage', 'step', 'steps')
+    redis.call('HDEL', job, 'stage', 'step', 'steps', 'note')
     redis.call('ZADD', key('leases'), now + lease, id)
     emit(id, 'type', 'state', 'state', 'running', 'attempt', attempt + 1)
     return redis.call('HGETALL', job)

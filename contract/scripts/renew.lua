@@ -13,7 +13,11 @@ if now >= tonumber(deadline) then
 end
 redis.call('ZADD', key('leases'), now + lease, args.job)
 if args.stage ~= '' then
-  redis.call('HSET', job, 'stage', args.stage, 'step', args.step, 'steps', args.steps)
-  emit(args.job, 'type', 'progress', 'stage', args.stage, 'step', args.step, 'steps', args.steps)
+  redis.call('HSET', job, 'stage', args.stage, 'step', args.step, 'steps', args.steps, 'note', args.note)
+  if args.note == '' then
+    emit(args.job, 'type', 'progress', 'stage', args.stage, 'step', args.step, 'steps', args.steps)
+  else
+    emit(args.job, 'type', 'progress', 'stage', args.stage, 'step', args.step, 'steps', args.steps, 'note', args.note)
+  end
 end
 return 'go'

@@ -22,12 +22,15 @@ from quant.fake_quantization.input import InputQuantizer
 from quant.fake_quantization.layer import FakeQuantizedLayer
 from quant.generation import Sampling
 from quant.layout import Layout, Plan, attentions, replace_layer
-from quant.modules.time_path import Schedule
+from quant.modules.time_path import PrecalculatedProjection, Schedule, projections
 from quant.registry import family_of
 from quant.timesteps import SampleGroups
 
 BATCH = 32
 """Rows that go through a denoiser together where no gradient is needed."""
+
+
+_TABLE = "time-table/"
 
 
 class Progress(Protocol):
@@ -99,6 +102,11 @@ class Workbench:
         return {name: self.layers[name].inputs for name in found.values()}
 
     @property
+    def tables(self) -> dict[str, PrecalculatedProjection]:
+        """The student's precalculated time tables by name."""
+        return projections(self.student)
+
+    @property
     def timesteps(self) -> list[float]:
         """The sampler's timesteps, in order."""
         return self.inputs.walks(self.pipeline, 1)[0].timesteps
@@ -150,10 +158,20 @@ class Workbench:
         """All tensors of these layers, by name: what a journal keeps of them."""
         return {f"{n}.{key}": t for n in names for key, t in self.layers[n].state_dict().items()}
 
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """All that training may have changed: the tensors of all layers, and the time tables."""
+        tables = {f"{_TABLE}{name}": projection.table for name, projection in self.tables.items()}
+        return self.parameters_of(list(self.layers)) | tables
+
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Takes over what `parameters_of` gave."""
+        """Takes over what `parameters_of` or `trained` gave."""
         state: dict[str, dict[str, Tensor]] = {}
+        tables = self.tables
         for key, tensor in tensors.items():
+            if key.startswith(_TABLE):
+                tables[key.removeprefix(_TABLE)].table.data.copy_(tensor)
+                continue
             name = next(n for n in _prefixes(key) if n in self.layers)
             state.setdefault(name, {})[key[len(name) + 1 :]] = tensor
         for name, own in state.items():

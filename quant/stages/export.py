@@ -27,10 +27,20 @@ def export(bench: Workbench, correction: OutputCorrection | None) -> Layout:
         attention=scales,
     )
     bench.reference.requires_grad_(False)
+    _take_over(bench)
     if correction is not None:
         attach(bench.reference, correction)
     convert(bench.reference, layout, parameters)
     return layout
+
+
+def _take_over(bench: Workbench) -> None:
+    """Biases and time tables stay in floating point, and may have been trained."""
+    for name, layer in bench.layers.items():
+        if layer.bias is not None:
+            bench.reference.get_submodule(name).bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
+    for name, projection in bench.tables.items():
+        bench.reference.get_submodule(name).table = projection.table.detach().clone()
 
 
 @torch.no_grad()

@@ -16,9 +16,6 @@ from quant.stages.bit_allocation import most_sensitive
 from quant.tuning.collection import Lessons, collect
 from quant.tuning.trainer import Trainer
 
-PATIENCE = 2
-"""Rounds without gain on the validation prompts after which training ends."""
-
 _STAGE = "fine-tuning"
 
 
@@ -34,8 +31,6 @@ def apply(bench: Workbench) -> None:
     for done in range(start, options.rounds):
         if done == 0:
             bench.progress(_STAGE, 0, options.rounds, f"error of held-out latents {validation.last:.4g}")
-        if validation.rounds_without_gain >= PATIENCE:
-            break
         with bench.seeded(f"{_STAGE}-{done}") as generator:
             loss = _round(bench, options, trainer, done, generator)
         validation.judge()
@@ -109,7 +104,8 @@ def _taught_steps(bench: Workbench, walk: Walk) -> Iterator[tuple[Samples, Tenso
 
 @dataclass
 class _Validation:
-    """The student's final latents against the reference's on prompts after those of training."""
+    """The student's final latents against the reference's on noise that training does not see: the geometric mean of the
+    relative squared errors, which one picture that takes another branch does not decide."""
 
     bench: Workbench
     options: FineTuning
@@ -118,16 +114,13 @@ class _Validation:
         self._walks = self.bench.inputs.walks(self.bench.pipeline, self.options.validation_prompts, first=_FAR)
         self._truth = self._final(student=False)
         self.best = self.last = self._error()
-        self.rounds_without_gain = 0
         self._kept = self._snapshot()
 
     def judge(self) -> None:
         """Measures, and keeps the state where it is the best so far."""
         self.last = self._error()
         if self.last < self.best:
-            self.best, self.rounds_without_gain, self._kept = self.last, 0, self._snapshot()
-        else:
-            self.rounds_without_gain += 1
+            self.best, self._kept = self.last, self._snapshot()
 
     def restore_best(self) -> None:
         """Puts the best state back."""
@@ -135,18 +128,18 @@ class _Validation:
 
     def state(self) -> dict[str, Tensor]:
         """What `restore` takes."""
-        numbers = torch.tensor([self.best, self.last, self.rounds_without_gain], dtype=torch.float64)
+        numbers = torch.tensor([self.best, self.last], dtype=torch.float64)
         return {"validation": numbers} | {f"best/{name}": tensor for name, tensor in self._kept.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Goes on from a state."""
-        best, last, rounds = tensors["validation"].tolist()
-        self.best, self.last, self.rounds_without_gain = best, last, int(rounds)
+        self.best, self.last = tensors["validation"].tolist()
         self._kept = {key.removeprefix("best/"): t for key, t in tensors.items() if key.startswith("best/")}
 
     def _error(self) -> float:
         found = self._final(student=True)
-        return float(((found - self._truth).pow(2).sum() / self._truth.pow(2).sum()).item())
+        errors = (found - self._truth).flatten(1).pow(2).sum(dim=1) / self._truth.flatten(1).pow(2).sum(dim=1)
+        return float(errors.clamp_min(1e-12).log().mean().exp())
 
     @torch.no_grad()
     def _final(self, *, student: bool) -> Tensor:
@@ -161,7 +154,7 @@ class _Validation:
         return torch.cat([walk.latents for walk in walks])
 
     def _snapshot(self) -> dict[str, Tensor]:
-        return {name: t.clone() for name, t in self.bench.parameters_of(list(self.bench.layers)).items()}
+        return {name: t.clone() for name, t in self.bench.trained.items()}
 
 
 _FAR = 500_000
@@ -169,7 +162,7 @@ _FAR = 500_000
 
 
 def _state(bench: Workbench, trainer: Trainer, validation: _Validation) -> dict[str, Tensor]:
-    layers = {f"layer/{name}": tensor for name, tensor in bench.parameters_of(list(bench.layers)).items()}
+    layers = {f"layer/{name}": tensor for name, tensor in bench.trained.items()}
     return layers | {f"trainer/{k}": t for k, t in trainer.state().items()} | validation.state()
 
 

@@ -137,7 +137,7 @@ def _codes(layer: FakeQuantizedLayer) -> Tensor:
 
 
 def parameters_of(layers: dict[str, FakeQuantizedLayer], prefix: str) -> list[nn.Parameter]:
-    """Weights and scales of the layers of a block."""
+    """Weights, biases and scales of the layers of a block."""
     chosen = [layer for name, layer in layers.items() if name.startswith(f"{prefix}.")]
-    found = [p for layer in chosen for p in (layer.weight, layer.weight_scale, layer.inputs.log_change)]
+    found = [p for m in chosen for p in (m.weight, m.bias, m.weight_scale, m.inputs.log_change) if p is not None]
     return list({id(p): p for p in found}.values())

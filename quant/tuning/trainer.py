@@ -1,4 +1,4 @@
-"""One optimizer for a whole quantized denoiser: masters, weight scales and activation scales follow the teacher."""
+"""One optimizer for a whole quantized denoiser: masters, biases, weight and activation scales follow the teacher."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FEATURES_END = 0.8
 WARMUP = 0.1
 """Share of the updates over which the rates rise."""
 
-Trainable = dict[str, nn.Parameter]
+Trainable = dict[str, Tensor]
 
 
 class Trainer:
     """Adam over `updates` updates with rates that fall linearly to 0; a context that turns gradients on and off.
 
-    Rates of weights and of their scales are in steps of the layer's weight grid, those of activation scales in
+    Rates of weights, biases and weight scales are in steps of the layer's weight grid, those of activation scales in
     logarithms."""
 
     def __init__(self, bench: Workbench, options: FineTuning, updates: int, sensitive: frozenset[str]) -> None:
@@ -154,10 +154,18 @@ def _trainable(
         step = float(layer.weight_scale.detach().mean())
         for parameter, part, rate in (
             (layer.weight, "weight", options.weight_learning_rate * step),
+            (layer.bias, "bias", options.weight_learning_rate * step),
             (layer.weight_scale, "weight_scale", options.weight_scale_learning_rate * step),
         ):
+            if parameter is None:
+                continue
             found[f"{name}.{part}"] = parameter
             groups.append({"params": [parameter], "lr": rate, "initial": rate})
+    if options.time_tables:
+        tables = {f"{name}.table": projection.table for name, projection in bench.tables.items()}
+        found |= tables
+        rate = options.time_table_learning_rate
+        groups.append({"params": list(tables.values()), "lr": rate, "initial": rate})
     changes = {f"{name}.log_change": q.log_change for name, q in bench.quantizers.items() if q.enabled}
     if changes:
         rate = options.activation_learning_rate

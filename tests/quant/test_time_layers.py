@@ -39,6 +39,7 @@ def _error(bench: Workbench) -> float:
 
 def test_temporal_features_are_what_the_blocks_receive() -> None:
     bench = _bench(Keep())
+    _, features = _features(bench)
     seen: dict[str, list[Tensor]] = {}
     for name, module in bench.reference.named_modules():
         if name.endswith("time_emb_proj"):
@@ -46,7 +47,6 @@ def test_temporal_features_are_what_the_blocks_receive() -> None:
     with torch.no_grad():
         for step in range(STEPS):
             bench.call(bench.reference, bench.drawn.pick(((0, step),)))
-    _, features = _features(bench)
     assert features.keys() == seen.keys() and len(features) == 8
     assert all(torch.allclose(features[name], torch.stack(seen[name]), atol=1e-5) for name in features)
 

@@ -131,7 +131,7 @@ def test_a_student_that_is_the_teacher_has_no_feature_loss() -> None:
 
 @cache
 def _tuned(kind: str, seed: int = 0, **changed: Any) -> tuple[float, float, tuple[float, ...]]:
-    """Held-out error before and after, at equal updates and with nothing kept back, and the loss of every update."""
+    """Held-out error before and after, and the loss of every update."""
     options, losses, update = _options(kind, **changed), [], Trainer.update
     bench = _bench(options, seed)
     before = final_error(bench)
@@ -141,7 +141,6 @@ def _tuned(kind: str, seed: int = 0, **changed: Any) -> tuple[float, float, tupl
         return losses[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fine_tuning, "PATIENCE", 1000)
         patch.setattr(Trainer, "update", note)
         fine_tuning.apply(bench)
     return before, final_error(bench), tuple(losses)

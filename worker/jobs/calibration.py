@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 from contract.card import Card
@@ -10,6 +11,7 @@ from contract.errors import RegistryError, VariantExists
 from contract.jobs import JobRecord
 from contract.payloads import CalibrationPayload
 from contract.results import CalibrationResult
+from quant.calibration.workbench import Progress
 from quant.prompts import Prompt, load_prompts, prompts_from_texts
 from quant.quantization import Quantization, quantize
 from worker.lease import JobLease
@@ -36,11 +38,28 @@ def _build(runtime: Runtime, lease: JobLease, record: JobRecord, payload: Calibr
     quantization = _quantization(runtime, payload)
     staged = runtime.registry.stage(f"{record.id}-{record.attempt}")
     try:
-        quantize(quantization, staged, lease.progress, runtime.settings.data_dir / JOURNALS)
+        quantize(quantization, staged, TimeLeft(lease.progress), runtime.settings.data_dir / JOURNALS)
         lease.progress("publish", 1, 1)
         return runtime.registry.publish(staged).card
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+class TimeLeft:
+    """Passes progress on with the time that the stage will still take, as far as its pace so far tells."""
+
+    def __init__(self, tell: Progress) -> None:
+        self._tell = tell
+        self._stage, self._began = "", 0.0
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "", /) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._began, pace = stage, now, 0.0
+        else:
+            pace = (now - self._began) / max(done, 1)
+        left = f"{pace * (total - done):.0f} s left" if pace and done < total else ""
+        self._tell(stage, done, total, ", ".join(part for part in (note, left) if part))
 
 
 def _published_before(runtime: Runtime, record: JobRecord, payload: CalibrationPayload) -> Card | None:
