@@ -36,7 +36,7 @@ class Tiar(Option):
 
     kind: Literal["tiar"] = "tiar"
     iterations: Iterations = 500
-    learning_rate: Rate = 1e-2
+    learning_rate: Rate = 5e-2
     regularization: Weighting = 0.01
 
 
@@ -135,7 +135,7 @@ class AdaRound(Option):
     kind: Literal["adaround", "brecq"]
     iterations: Iterations = 400
     batch: Batch = 32
-    learning_rate: Rate = 2e-2
+    learning_rate: Rate = 2e-1
     regularization: Weighting = 0.01
     warmup: Fraction = 0.2
     inputs: Literal["quantized", "reference"] = "quantized"
@@ -149,7 +149,7 @@ class FineGrained(Option):
     kind: Literal["fbr"] = "fbr"
     iterations: Iterations = 400
     batch: Batch = 32
-    learning_rate: Rate = 3e-2
+    learning_rate: Rate = 2e-1
     scale_learning_rate: Rate = 1e-3
     gamma: Weighting = 0.8
     drop: Fraction = 0.5
@@ -228,21 +228,21 @@ class FineTuning(Option):
     `serial_to_parallel`: rounds that first collect the quantized model's own trajectories and then train on all their
     steps, shuffled (arXiv 2412.06661).
 
-    `guided`: the error of the output after guidance counts, not that of each branch; `time_tables`: a precalculated time
-    path is trained along, a bias for every step.
+    `guided`: the error of the output after guidance counts, not that of each branch; `time_tables`: a precalculated
+    time path is trained along, a bias for every step.
 
     `target`: the reference's output at the quantized model's state, or at its own. `feature_weight`: inter-layer
     distillation. `freezing`: none; blocks whose error no longer falls (`plateau`); weights that flip to and fro
     (`oscillation`); or everything from the start but activation scales and sensitive layers (`sensitive`)."""
 
     kind: Literal["serial", "parallel", "serial_to_parallel"]
-    rounds: int = Field(default=4, ge=1, le=1000)
+    rounds: int = Field(default=8, ge=1, le=1000)
     prompts: int = Field(default=32, ge=1, le=1024)
     epochs: int = Field(default=1, ge=1, le=100)
     batch: Batch = 32
-    weight_learning_rate: Rate = 1e-4
-    weight_scale_learning_rate: Rate = 1e-5
-    activation_learning_rate: Rate = 5e-4
+    weight_learning_rate: Rate = 3e-3
+    weight_scale_learning_rate: Rate = 1e-3
+    activation_learning_rate: Rate = 1e-3
     gradient_clip: Rate = 1.0
     target: Literal["student_state", "reference_trajectory"] = "student_state"
     guided: bool = False
@@ -251,7 +251,7 @@ class FineTuning(Option):
     step_weight: Literal["uniform", "trajectory"] = "uniform"
     feature_weight: Weighting = 0.0
     freezing: Literal["none", "plateau", "oscillation", "sensitive"] = "none"
-    validation_prompts: int = Field(default=8, ge=1, le=256)
+    validation_prompts: int = Field(default=16, ge=1, le=256)
 
 
 class NoCorrection(Option):

@@ -16,6 +16,9 @@ from quant.fake_quantization.input import InputQuantizer
 from quant.fake_quantization.soft_rounding import SoftRounding, by_channel
 from quant.quantizers.weight import QuantizedWeight, minmax_scale
 
+HELD = 0.25
+"""Distance from its code, in steps, of a weight whose rounding was chosen."""
+
 
 class FakeQuantizedLayer(nn.Module):
     """A linear or convolution layer with a float32 weight [N, ...], which is the master that training moves, the steps
@@ -60,14 +63,15 @@ class FakeQuantizedLayer(nn.Module):
         return fake_quantize(self.weight, self.weight_scale, -ends, ends)
 
     def harden(self) -> None:
-        """Ends the optimization of the rounding: the master moves, no further than it must, to where rounding to the
-        nearest gives the codes that were found."""
+        """Ends the optimization of the rounding: masters that rounding to the nearest would send elsewhere move to
+        within HELD of their code, far enough from the boundary that training does not undo the choice at once."""
         if self.soft is None:
             return
         scale = by_channel(self.weight_scale, self.weight)
         codes = self.soft.hard_codes(self.top)
-        steps = (self.weight / scale).clamp(-self.top - 0.49, self.top + 0.49)
-        self.weight.data = torch.maximum(torch.minimum(steps, codes + 0.49), codes - 0.49) * scale
+        steps = self.weight.detach() / scale
+        moved = steps.round().clamp(-self.top, self.top) != codes
+        self.weight.data = torch.where(moved, codes + HELD * (steps - codes).sign(), steps) * scale
         self.soft = None
 
     def export(self) -> QuantizedWeight:

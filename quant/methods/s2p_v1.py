@@ -20,6 +20,6 @@ STAGES = Stages(
     inputs=EveryStep(prompts=16),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
-    fine_tuning=FineTuning(kind="serial_to_parallel"),
+    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=10, guided=True),
     per_step=True,
 )

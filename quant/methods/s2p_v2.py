@@ -11,6 +11,6 @@ STAGES = Stages(
     inputs=EveryStep(prompts=16),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
-    fine_tuning=FineTuning(kind="serial_to_parallel", feature_weight=0.1, freezing="plateau"),
+    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=10, guided=True, feature_weight=0.1, freezing="plateau"),
     per_step=True,
 )

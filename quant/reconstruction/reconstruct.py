@@ -83,6 +83,8 @@ def reconstruct(
             loss = loss + objective.gamma * inner.errors()
         value = loss.item()
         if not math.isfinite(value):
+            if inner is not None:
+                inner.close()
             trained.give_up()
             unit.module.load_state_dict(before)
             raise CalibrationDiverged(f"{unit.name}: the loss is {value} at iteration {iteration}")

@@ -50,7 +50,7 @@ def _best_window(bench: Workbench, options: RelaxedSteps, steps: int) -> list[in
     windows = [list(range(start, min(start + width, steps))) for start in range(0, steps, width)]
 
     def work() -> dict[str, Tensor]:
-        ranges.observe_reference(bench)
+        ranges.observe_reference(bench, "relaxed")
         bench.quantize_inputs(True)
         truth = _final(bench, options.prompts, student=False)
         base = bench.recipe.activation_bits

@@ -16,18 +16,21 @@ from quant.stages import ranges
 
 def apply(bench: Workbench) -> None:
     """Draws the calibration prompts with the reference, or with the quantized model as it is, and picks samples."""
-    options = bench.stages.inputs
-    quantized = options.trajectory == "quantized"
-    if quantized:
-        ranges.observe_reference(bench)
+    _draw(bench, bench.reference, "reference")
+    if bench.stages.inputs.trajectory == "quantized":
+        ranges.observe_reference(bench, "inputs")
         bench.quantize_inputs(True)
-    drawn = _record(bench, bench.student if quantized else bench.reference)
-    bench.quantize_inputs(False)
+        _draw(bench, bench.student, "quantized")
+        bench.quantize_inputs(False)
+
+
+def _draw(bench: Workbench, denoiser: nn.Module, name: str) -> None:
+    drawn = _record(bench, denoiser, name)
     with bench.seeded("calibration-inputs") as generator:
         bench.draw(drawn, drawn.pick(_select(bench, drawn, generator)))
 
 
-def _record(bench: Workbench, denoiser: nn.Module) -> Trajectories:
+def _record(bench: Workbench, denoiser: nn.Module, name: str) -> Trajectories:
     walks = bench.inputs.walks(bench.pipeline, _prompts(bench))
 
     def work() -> dict[str, Tensor]:
@@ -35,7 +38,7 @@ def _record(bench: Workbench, denoiser: nn.Module) -> Trajectories:
         found = record(walks, denoise, lambda done, total: bench.progress("trajectories", done, total))
         return {"latents": found.latents}
 
-    latents = bench.journal.once("trajectories", work)["latents"]
+    latents = bench.journal.once(f"trajectories-{name}", work)["latents"]
     conditioning = torch.cat([walk.conditioning for walk in walks])
     return Trajectories(latents, torch.tensor(walks[0].timesteps), conditioning)
 

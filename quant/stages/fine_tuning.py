@@ -104,8 +104,8 @@ def _taught_steps(bench: Workbench, walk: Walk) -> Iterator[tuple[Samples, Tenso
 
 @dataclass
 class _Validation:
-    """The student's final latents against the reference's on noise that training does not see: the geometric mean of the
-    relative squared errors, which one picture that takes another branch does not decide."""
+    """The student's final latents against the reference's on noise that training does not see: the geometric mean of
+    the relative squared errors, which one picture that takes another branch does not decide."""
 
     bench: Workbench
     options: FineTuning
@@ -172,6 +172,7 @@ def _resume(bench: Workbench, options: FineTuning, trainer: Trainer, validation:
         return 0
     tensors = bench.journal.once(_piece(finished[-1]), dict)
     if not tensors:  # the file was damaged
+        bench.journal.forget(_piece(finished[-1]))
         return 0
     bench.restore({k.removeprefix("layer/"): t for k, t in tensors.items() if k.startswith("layer/")})
     trainer.restore({k.removeprefix("trainer/"): t for k, t in tensors.items() if k.startswith("trainer/")})

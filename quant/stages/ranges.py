@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from contract.stages import LearnedRanges, ObservedRanges, ProgressiveRanges
+from contract.stages import FineGrained, LearnedRanges, ObservedRanges, ProgressiveRanges
 from quant.calibration.progressive import calibrate_progressively
 from quant.calibration.ranges import settle, watch
 from quant.calibration.trajectories import Samples
@@ -21,9 +21,12 @@ PROMPTS_PER_STEP = 16
 
 def apply(bench: Workbench) -> None:
     """Sets all ranges of the student and turns its quantizers on."""
-    options = bench.stages.ranges
+    options, rounding = bench.stages.ranges, bench.stages.rounding
+    if isinstance(rounding, FineGrained) and rounding.learn_ranges:  # they came with the rounding
+        bench.quantize_inputs(True)
+        return
     if isinstance(options, ProgressiveRanges):
-        observe_reference(bench)
+        observe_reference(bench, "progressive")
         _journaled(bench, "ranges-progressive", lambda: _progressive(bench, options))
     elif isinstance(options, LearnedRanges):
         _journaled(bench, "ranges-observed", lambda: _observe(bench, "mse"))
@@ -35,20 +38,21 @@ def apply(bench: Workbench) -> None:
     bench.quantize_inputs(True)
 
 
-def initial(bench: Workbench, options: ObservedRanges | None = None) -> None:
-    """Observed ranges, as a stage that needs some before it can start takes them."""
+def initial(bench: Workbench, options: ObservedRanges | None = None, stage: str = "ranges") -> None:
+    """Observed ranges, as a `stage` that needs some before it can start takes them."""
     chosen = options or ObservedRanges(kind="mse", observed="quantized_weights")
     of_reference = chosen.observed == "reference"
-    piece = f"ranges-{chosen.kind}-{chosen.observed}"
+    piece = f"{stage}-{chosen.kind}-{chosen.observed}"
     if of_reference:
         bench.quantize_weights(False)
     _journaled(bench, piece, lambda: _observe(bench, chosen.kind))
     bench.quantize_weights(True)
 
 
-def observe_reference(bench: Workbench) -> None:
-    """The smallest and largest values of the reference, for every group: where progressive calibration starts."""
-    initial(bench, ObservedRanges())
+def observe_reference(bench: Workbench, stage: str) -> None:
+    """The smallest and largest values of the reference, for every group: where a `stage` starts that goes on from
+    there."""
+    initial(bench, ObservedRanges(), stage)
 
 
 def prompts_needed(bench: Workbench) -> int:

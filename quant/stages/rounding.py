@@ -16,7 +16,7 @@ def apply(bench: Workbench) -> None:
     if isinstance(options, Nearest):
         return
     if isinstance(options, FineGrained):
-        ranges.initial(bench)
+        ranges.initial(bench, stage="fbr")
         bench.quantize_inputs(True)
         reconstruct_each_unit(bench, "fbr", _fine_grained(options))
         bench.quantize_inputs(options.learn_ranges)

@@ -12,7 +12,7 @@ _FLOOR = 1e-6
 
 
 def stages_of(denoiser: nn.Module) -> list[str]:
-    """The names of a UNet's down, middle and up blocks, in order."""
+    """The names of a UNet's down, up and middle blocks."""
     names = [name for name, _ in denoiser.named_modules()]
     return [
         n for n in names if n == "mid_block" or (n.count(".") == 1 and n.startswith(("down_blocks.", "up_blocks.")))

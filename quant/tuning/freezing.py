@@ -18,7 +18,7 @@ PLATEAU_GAIN = 0.01
 OSCILLATION = 0.02
 """Reversed code flips per update, averaged, above which a weight is frozen."""
 
-_MOMENTUM = 0.05
+_MOMENTUM = 0.01
 
 
 class PlateauFreezing:

@@ -174,17 +174,17 @@ def _trainable(
 
 
 def _step_weights(bench: Workbench, options: FineTuning) -> Tensor:
-    """One for every step; or how much an error of the step's output moves the final latents, scaled to a mean of 1."""
-    steps = len(bench.timesteps)
+    """One for every step; or how far an error of the step's output moves the final latents, scaled to a mean of 1."""
     if options.step_weight == "uniform":
-        return torch.ones(steps)
-    weights = torch.tensor(list(_influences(bench)))
+        return torch.ones(len(bench.timesteps))
+    weights = torch.tensor(list(influences(bench)))
     return weights / weights.mean()
 
 
 @torch.no_grad()
-def _influences(bench: Workbench) -> Iterator[float]:
-    """|d x_T / d eps_k|, by disturbing the output of every step of a sampler that is given zeros elsewhere."""
+def influences(bench: Workbench) -> Iterator[float]:
+    """For every step, |d x_T / d eps_k|: by how much the final latents move when the step's output does, the sampler
+    being linear in both. Found by disturbing the output of one step where all are zero."""
     steps = len(bench.timesteps)
     for disturbed in range(steps):
         (plain,), (moved,) = (bench.inputs.walks(bench.pipeline, 1) for _ in range(2))

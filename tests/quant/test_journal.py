@@ -169,8 +169,8 @@ def test_another_recipe_does_not_take_the_pieces(toy: Toy, tmp_path: Path) -> No
 
 def test_pieces_have_names_of_their_own(toy: Toy) -> None:
     assert len(set(toy.pieces)) == len(toy.pieces)
-    assert {"trajectories", "weight-scales", "tiar", "ranges-progressive", "output-correction"} <= set(toy.pieces)
-    assert sum(piece.startswith("brecq-") for piece in toy.pieces) > 3
+    assert {"trajectories-reference", "weight-scales", "tiar", "ranges-progressive", "output-correction"} <=
+    set(toy.pieces) assert sum(piece.startswith("brecq-") for piece in toy.pieces) > 3
 
 
 def test_a_loss_that_is_not_finite_names_the_unit_and_keeps_what_was_done(
@@ -186,7 +186,7 @@ def test_a_loss_that_is_not_finite_names_the_unit_and_keeps_what_was_done(
     monkeypatch.setattr(FakeQuantizedLayer, "forward", poisoned)
     with pytest.raises(CalibrationDiverged, match=r"mid_block\.attentions\.0\.transformer_blocks\.0.*nan"):
         quantize(_job(toy.description), tmp_path / "half", _silent, journal)
-    assert {"trajectories", "weight-scales", "tiar", "brecq-0000"} <= _pieces(journal)
+    assert {"trajectories-reference", "weight-scales", "tiar", "brecq-0001"} <= _pieces(journal)
     monkeypatch.undo()
     assert quantize(_job(toy.description), tmp_path / "out", _silent, journal).digest == toy.digest
 

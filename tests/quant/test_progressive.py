@@ -66,7 +66,7 @@ def test_linear_cost_gives_the_ranges_of_quadratic_cost_bit_for_bit(scheduler: A
         bench = open_toy(_stages(ObservedRanges()), prompts=FEW, steps=5, activation_bits=5, pipeline=pipeline)
         draw_inputs(bench)
         weight_scales.apply(bench)
-        ranges.observe_reference(bench)
+        ranges.observe_reference(bench, "before")
         bench.quantize_inputs(True)
         before = {name: tensor.clone() for name, tensor in ranges.tables(bench).items()}
         with torch.no_grad():
@@ -140,7 +140,8 @@ def test_ranges_inside_are_near_and_nearer_after_more_passes() -> None:
 
 
 def test_the_quantized_trajectory_clips_less_and_loses_less_than_with_ranges_of_the_reference() -> None:
-    """Seeds 0, 100 and 200: errors of layers are 10 to 13 % smaller, the share of clipped values, 1e-5, by a third."""
+    """3 bits; seeds 0, 100 and 200: errors of layers are 10 to 13 % smaller, the clipped share, 2e-5, 12 to 51 %.
+    At 4 bits the errors are as large, only the clipping is less."""
     own, reference = (
         clipped_and_lost(_bench(option, activation_bits=3), 0)
         for option in (ProgressiveRanges(prompts=PROMPTS), ObservedRanges())

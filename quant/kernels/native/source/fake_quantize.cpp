@@ -17,8 +17,9 @@ struct Row {
 
 __m512 rounded(__m512 scaled) { return _mm512_roundscale_ps(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
+// The second operand is returned for NaN, so a value that is no number stays one.
 __m512 clipped(__m512 codes, const Row& row) {
-  return _mm512_min_ps(_mm512_max_ps(codes, _mm512_set1_ps(row.low)), _mm512_set1_ps(row.high));
+  return _mm512_min_ps(_mm512_set1_ps(row.high), _mm512_max_ps(_mm512_set1_ps(row.low), codes));
 }
 
 template <typename T>
