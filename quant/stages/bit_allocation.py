@@ -17,10 +17,9 @@ TRAINED_SHARE = 0.25
 
 def apply(bench: Workbench) -> None:
     """Gives the layers that the output is most sensitive to more bits, within the recipe's budget."""
-    options = bench.stages.bits
-    if isinstance(options, UniformBits):
+    options, base = bench.stages.bits, bench.recipe.weight_bits
+    if isinstance(options, UniformBits) or options.lifted_bits <= base:  # nothing to lift to
         return
-    base = bench.recipe.weight_bits
     measured = _sensitivities(bench, (base, options.lifted_bits), options)
     chosen = (
         greedy(measured, base, options.lifted_bits, options.extra_bits)

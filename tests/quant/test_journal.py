@@ -169,8 +169,9 @@ def test_another_recipe_does_not_take_the_pieces(toy: Toy, tmp_path: Path) -> No
 
 def test_pieces_have_names_of_their_own(toy: Toy) -> None:
     assert len(set(toy.pieces)) == len(toy.pieces)
-    assert {"trajectories-reference", "weight-scales", "tiar", "ranges-progressive", "output-correction"} <=
-    set(toy.pieces) assert sum(piece.startswith("brecq-") for piece in toy.pieces) > 3
+    expected = {"trajectories-reference", "weight-scales", "tiar", "ranges-progressive", "output-correction"}
+    assert expected <= set(toy.pieces)
+    assert sum(piece.startswith("brecq-") for piece in toy.pieces) > 3
 
 
 def test_a_loss_that_is_not_finite_names_the_unit_and_keeps_what_was_done(
