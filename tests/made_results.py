@@ -18,7 +18,8 @@ def made_result(arm: Arm, error: float, seconds: float = 100.0, protocol: Protoc
     prompt with noise that all arms share in part."""
     if arm.recipe is None or arm.stages is None:
         raise ValueError(f"{arm.name} has no recipe")
-    sets = (protocol or Protocol()).prompt_sets
+    followed = (protocol or Protocol()).of(arm.group)
+    sets = followed.prompt_sets
     noise = np.random.default_rng(len(arm.name)).normal(0.0, 0.05 * error, COUNT)
     ssim = [round(float(value), 7) for value in 1.0 - error - noise + noise.mean()]
     figures = {
@@ -38,7 +39,7 @@ def made_result(arm: Arm, error: float, seconds: float = 100.0, protocol: Protoc
         "identity": arm.identity,
         "recipe": arm.recipe.model_dump(mode="json"),
         "stages": arm.stages.model_dump(mode="json"),
-        "protocol": (protocol or Protocol()).model_dump(mode="json"),
+        "protocol": followed.model_dump(mode="json"),
         "seeds": {"calibration": 0, "evaluation": 2_000_000},
         "prompt_sets": {name: {"count": COUNT, "digest": name} for name in sets},
         "figures": dict.fromkeys(sets, figures),

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from contract.recipe import CalibrationInputs, Recipe
+from quant.calibration.journal import Journal
+from quant.calibration.workbench import Inputs
 from quant.conversion import dequantize
 from quant.fusion import fuse, unfuse
 from quant.fusion.resample import FusedUpsample2D
@@ -23,6 +25,7 @@ from quant.layout import products, quantized_layers
 from quant.methods import minmax
 from quant.modules.shortcut import SplitConv2d
 from quant.quantizers.activation import FLOAT_BITS
+from quant.stages.run import run
 from tests.quant.conftest import KEPT
 from tests.tiny_model import build_tiny_pipeline
 
@@ -49,6 +52,12 @@ def _inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     )
 
 
+def _quantize(pipeline: StableDiffusionPipeline, recipe: Recipe, *prompts: str) -> None:
+    steps = recipe.calibration.num_inference_steps
+    inputs = Inputs(prompts, Sampling("", num_inference_steps=steps, width=64, height=64))
+    run(pipeline, recipe, recipe.complete(minmax.STAGES), inputs, Journal(None), lambda *_: None)
+
+
 @pytest.fixture(scope="module", params=OPTIONS, ids=lambda name: name.replace(" ", "-"))
 def denoiser(request: pytest.FixtureRequest) -> UNet2DConditionModel:
     pipeline = build_tiny_pipeline()
@@ -58,10 +67,7 @@ def denoiser(request: pytest.FixtureRequest) -> UNet2DConditionModel:
             nn.init.normal_(module.bias, 0.0, 0.3)
     options = {"keep_float": KEPT, **OPTIONS[request.param]}
     inputs = CalibrationInputs(num_prompts=2, num_inference_steps=4, guidance_scale=3.0)
-    runs = [
-        Sampling(text, seed=i, num_inference_steps=4, width=64, height=64) for i, text in enumerate(("a box", "two"))
-    ]
-    minmax.quantize(pipeline, Recipe(method="minmax", calibration=inputs, **options), runs, lambda *_: None)
+    _quantize(pipeline, Recipe(method="minmax", calibration=inputs, **options), "a box", "two")
     return pipeline.unet.eval().requires_grad_(False)
 
 
@@ -144,8 +150,7 @@ def test_all_kinds_of_blocks_are_fused_and_names_stay() -> None:
     pipeline = build_tiny_pipeline()
     before = pipeline.unet.state_dict().keys()
     inputs = CalibrationInputs(num_prompts=1, num_inference_steps=2)
-    run = Sampling("a box", num_inference_steps=2, width=64, height=64)
-    minmax.quantize(pipeline, Recipe(method="minmax", keep_float=KEPT, calibration=inputs), [run], lambda *_: None)
+    _quantize(pipeline, Recipe(method="minmax", keep_float=KEPT, calibration=inputs), "a box")
     kinds = [type(module) for module in pipeline.unet.modules()]
     for kind in FUSED:
         assert kind in kinds and kind.__base__ not in kinds
@@ -158,9 +163,8 @@ def test_all_kinds_of_blocks_are_fused_and_names_stay() -> None:
 def test_masks_and_float_steps_fall_back_to_the_original_forward() -> None:
     pipeline = build_tiny_pipeline()
     inputs = CalibrationInputs(num_prompts=1, num_inference_steps=2)
-    run = Sampling("a box", num_inference_steps=2, width=64, height=64)
     recipe = Recipe(method="minmax", keep_float=KEPT, calibration=inputs, timestep_groups=2)
-    minmax.quantize(pipeline, recipe, [run], lambda *_: None)
+    _quantize(pipeline, recipe, "a box")
     unet, (x, context) = pipeline.unet.eval(), _inputs()
     groups = next(iter(quantized_layers(unet).values())).timesteps
     with torch.no_grad():
