@@ -137,6 +137,7 @@ def _better(arm: str, others: tuple[str, ...], results: Results) -> Judgement:
                 metric: difference_json(paired(mine, second, metric, prompt_set)) for metric in (SSIM, "latent_mse")
             }
             for prompt_set in mine["figures"]
+            if prompt_set in second["figures"]  # ablations are drawn for the primary set alone
         }
     return holds, numbers
 
