@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -28,7 +29,6 @@ from quant.timesteps import SampleGroups
 
 BATCH = 32
 """Rows that go through a denoiser together where no gradient is needed."""
-
 
 _TABLE = "time-table/"
 
@@ -106,7 +106,7 @@ class Workbench:
         """The student's precalculated time tables by name."""
         return projections(self.student)
 
-    @property
+    @cached_property
     def timesteps(self) -> list[float]:
         """The sampler's timesteps, in order."""
         return self.inputs.walks(self.pipeline, 1)[0].timesteps
@@ -114,11 +114,14 @@ class Workbench:
     def select(self, timesteps: Tensor) -> None:
         """Tells all tables the timesteps [B] of a batch that does not pass through a whole denoiser."""
         self.groups.select(timesteps)
-        for denoiser in (self.student, self.reference):
-            for module in denoiser.modules():
-                schedule = getattr(module, "schedule", None)
-                if isinstance(schedule, Schedule):
-                    schedule.select(timesteps)
+        for schedule in self._schedules:
+            schedule.select(timesteps)
+
+    @cached_property
+    def _schedules(self) -> list[Schedule]:
+        modules = [module for denoiser in (self.student, self.reference) for module in denoiser.modules()]
+        found = (getattr(module, "schedule", None) for module in modules)
+        return list({id(one): one for one in found if isinstance(one, Schedule)}.values())
 
     def call(self, denoiser: nn.Module, rows: Samples) -> Tensor:
         """A denoiser's output on samples."""

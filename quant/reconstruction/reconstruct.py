@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from quant.errors import CalibrationDiverged
-from quant.fake_quantization.input import InputQuantizer
 from quant.fake_quantization.layer import FakeQuantizedLayer
 from quant.fake_quantization.soft_rounding import SoftRounding
 from quant.reconstruction.units import Arguments, Unit
@@ -89,7 +88,7 @@ def reconstruct(
             unit.module.load_state_dict(before)
             raise CalibrationDiverged(f"{unit.name}: the loss is {value} at iteration {iteration}")
         losses.append(value)
-        trained.step(loss + trained.penalty(iteration), iteration)
+        trained.step(loss + trained.penalty(iteration))
     if inner is not None:
         inner.close()
     trained.finish()
@@ -134,7 +133,7 @@ class _Trained:
         penalties = [layer.soft.penalty(20.0 - 18.0 * share) for layer in self._layers if layer.soft is not None]
         return self._objective.regularization * sum(penalties)
 
-    def step(self, loss: Tensor, iteration: int) -> None:
+    def step(self, loss: Tensor) -> None:
         if self._optimizer is None or self._schedule is None:
             return
         self._optimizer.zero_grad(set_to_none=True)
@@ -189,9 +188,3 @@ class _InnerLayers:
 
     def close(self) -> None:
         self._stack.close()
-
-
-def quantizers_of(module: nn.Module) -> list[InputQuantizer]:
-    """The input quantizers of a module's layers, shared ones once."""
-    found = [m.inputs for m in module.modules() if isinstance(m, FakeQuantizedLayer)]
-    return list({id(one): one for one in found}.values())

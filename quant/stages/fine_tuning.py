@@ -90,7 +90,6 @@ def _serial_round(bench: Workbench, options: FineTuning, trainer: Trainer, done:
 
 
 def _taught_steps(bench: Workbench, walk: Walk) -> Iterator[tuple[Samples, Tensor, Tensor]]:
-
     teacher = denoise_with(bench.pipeline, bench.reference)
     while not walk.done:
         state, count = walk.state, walk.latents.shape[0]

@@ -185,9 +185,9 @@ def _step_weights(bench: Workbench, options: FineTuning) -> Tensor:
 def influences(bench: Workbench) -> Iterator[float]:
     """For every step, |d x_T / d eps_k|: by how much the final latents move when the step's output does, the sampler
     being linear in both. Found by disturbing the output of one step where all are zero."""
-    steps = len(bench.timesteps)
+    steps, walk = len(bench.timesteps), bench.inputs.walks(bench.pipeline, 1)[0]
     for disturbed in range(steps):
-        (plain,), (moved,) = (bench.inputs.walks(bench.pipeline, 1) for _ in range(2))
+        plain, moved = walk.again(), walk.again()
         for step in range(steps):
             zero = torch.zeros_like(torch.cat([plain.latents] * plain.conditioning.shape[1]))
             plain.advance(zero)
