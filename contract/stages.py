@@ -240,7 +240,7 @@ class FineTuning(Option):
     prompts: int = Field(default=32, ge=1, le=1024)
     epochs: int = Field(default=1, ge=1, le=100)
     batch: Batch = 32
-    weight_learning_rate: Rate = 3e-3
+    weight_learning_rate: Rate = 4e-3
     weight_scale_learning_rate: Rate = 1e-3
     activation_learning_rate: Rate = 1e-3
     gradient_clip: Rate = 1.0
@@ -248,7 +248,6 @@ class FineTuning(Option):
     guided: bool = False
     time_tables: bool = False
     time_table_learning_rate: Rate = 2e-4
-    step_weight: Literal["uniform", "trajectory"] = "uniform"
     feature_weight: Weighting = 0.0
     freezing: Literal["none", "plateau", "oscillation", "sensitive"] = "none"
     validation_prompts: int = Field(default=16, ge=1, le=256)

@@ -1,14 +1,17 @@
 """What measured best of all stages together: shortcuts split, the time path precalculated, the most sensitive layers
-lifted, progressive ranges for every step, and serial-to-parallel training, of the time tables too, on
-the guided output.
+lifted, block reconstruction, progressive ranges for every step, floating-point activations in the last two of 25 steps,
+and serial-to-parallel training, of the time tables too, on the guided output.
 
-From arXiv 2302.04304 (split shortcuts), 2412.06661 (time path, mixed precision, training) and 2311.06322 (ranges)."""
+From arXiv 2302.04304 (split shortcuts), 2102.05426 (rounding), 2412.06661 (time path, mixed precision, training) and
+2311.06322 (ranges, relaxed steps)."""
 
 from contract.stages import (
+    AdaRound,
     EveryStep,
     FineTuning,
     Precalculate,
     ProgressiveRanges,
+    RelaxedWindow,
     SensitiveBits,
     Stages,
     WeightScales,
@@ -20,7 +23,14 @@ STAGES = Stages(
     inputs=EveryStep(prompts=16),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
-    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=12, guided=True, time_tables=True),
+    rounding=AdaRound(kind="brecq"),
+    bits_over_time=RelaxedWindow(start=0.92, end=1.0),
+    fine_tuning=FineTuning(
+        kind="serial_to_parallel",
+        rounds=12,
+        guided=True,
+        time_tables=True,
+    ),
     split_shortcuts=True,
     per_step=True,
 )

@@ -5,6 +5,7 @@ Our reconstruction of "Efficiency Meets Fidelity: A Novel Quantization Framework
 v1, whose code and details are not public."""
 
 from contract.stages import (
+    AdaRound,
     EveryStep,
     FineTuning,
     Precalculate,
@@ -20,6 +21,12 @@ STAGES = Stages(
     inputs=EveryStep(prompts=16),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
-    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=10, guided=True),
+    rounding=AdaRound(kind="brecq", iterations=200),
+    fine_tuning=FineTuning(
+        kind="serial_to_parallel",
+        rounds=6,
+        guided=True,
+        time_tables=True,
+    ),
     per_step=True,
 )

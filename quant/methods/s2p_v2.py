@@ -4,13 +4,21 @@ activation quantization and time information precalculation.
 Our reconstruction of "Efficiency Meets Fidelity: A Novel Quantization Framework for Stable Diffusion", arXiv 2412.06661
 v2, whose code and details are not public."""
 
-from contract.stages import EveryStep, FineTuning, Precalculate, ProgressiveRanges, Stages, WeightScales
+from contract.stages import AdaRound, EveryStep, FineTuning, Precalculate, ProgressiveRanges, Stages, WeightScales
 
 STAGES = Stages(
     time_path=Precalculate(),
     inputs=EveryStep(prompts=16),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
-    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=10, guided=True, feature_weight=0.1, freezing="plateau"),
+    rounding=AdaRound(kind="brecq", iterations=200),
+    fine_tuning=FineTuning(
+        kind="serial_to_parallel",
+        rounds=6,
+        guided=True,
+        time_tables=True,
+        feature_weight=0.1,
+        freezing="plateau",
+    ),
     per_step=True,
 )

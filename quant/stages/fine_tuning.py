@@ -50,7 +50,7 @@ def _updates(bench: Workbench, options: FineTuning) -> int:
 def _round(bench: Workbench, options: FineTuning, trainer: Trainer, done: int, generator: torch.Generator) -> float:
     if options.kind == "serial":
         return _serial_round(bench, options, trainer, done)
-    lessons = _lessons(bench, options, done, by_student=options.kind == "serial_to_parallel")
+    lessons = _lessons(bench, options, done)
     losses = []
     with trainer:
         for _ in range(options.epochs):
@@ -63,16 +63,10 @@ def _round(bench: Workbench, options: FineTuning, trainer: Trainer, done: int, g
     return sum(losses) / len(losses)
 
 
-def _lessons(bench: Workbench, options: FineTuning, number: int, *, by_student: bool) -> Lessons:
+def _lessons(bench: Workbench, options: FineTuning, number: int) -> Lessons:
     walks = bench.inputs.walks(bench.pipeline, options.prompts, first=number * options.prompts)
     stage = f"{_STAGE}, states of round {number + 1}"
-    return collect(
-        bench,
-        walks,
-        by_student=by_student,
-        target=options.target,
-        on_step=lambda step, total: bench.progress(stage, step, total),
-    )
+    return collect(bench, walks, options, lambda step, total: bench.progress(stage, step, total))
 
 
 def _serial_round(bench: Workbench, options: FineTuning, trainer: Trainer, done: int) -> float:
@@ -89,15 +83,15 @@ def _serial_round(bench: Workbench, options: FineTuning, trainer: Trainer, done:
     return sum(losses) / len(losses)
 
 
-def _taught_steps(bench: Workbench, walk: Walk) -> Iterator[tuple[Samples, Tensor, Tensor]]:
+def _taught_steps(bench: Workbench, walk: Walk) -> Iterator[tuple[Samples, Tensor]]:
     teacher = denoise_with(bench.pipeline, bench.reference)
     while not walk.done:
-        state, count = walk.state, walk.latents.shape[0]
+        state = walk.state
+        count, branches = state.conditioning.shape[:2]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             output = teacher(*state.rows).float()
         here = Trajectories(state.latents[:, None], state.timestep.float().view(1), state.conditioning)
-        targets = torch.stack(output.chunk(state.conditioning.shape[1]), dim=1).flatten(0, 1)
-        yield here.pick(tuple((i, 0) for i in range(count))), targets, torch.full((count,), walk.step)
+        yield here.pick(tuple((i, 0) for i in range(count))), torch.stack(output.chunk(branches), dim=1)
         walk.advance(output)
 
 

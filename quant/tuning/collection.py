@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from contract.stages import FineTuning
 from quant.calibration.trajectories import Samples, Trajectories, record
 from quant.calibration.walk import Walk, denoise_with
 from quant.calibration.workbench import Workbench
@@ -15,7 +16,7 @@ from quant.calibration.workbench import Workbench
 
 @dataclass(frozen=True)
 class Lessons:
-    """States, their steps [M], and the teacher's outputs float32 [M, branches, C, H, W] there."""
+    """The states of N pictures at T steps, and the teacher's outputs there, float32 [N, T, branches, C, H, W]."""
 
     trajectories: Trajectories
     targets: Tensor
@@ -23,37 +24,35 @@ class Lessons:
     def __len__(self) -> int:
         return self.trajectories.latents.shape[0] * self.trajectories.latents.shape[1]
 
-    def batch(self, index: Tensor) -> tuple[Samples, Tensor, Tensor]:
-        """The samples of states, branches side by side, their targets [rows, C, H, W] and their steps [states]."""
+    def batch(self, index: Tensor) -> tuple[Samples, Tensor]:
+        """The samples of states, branches side by side, and their targets [states, branches, C, H, W]."""
         steps = self.trajectories.latents.shape[1]
         pairs = torch.stack([index // steps, index % steps], dim=1)
         samples = self.trajectories.pick(tuple((int(i), int(k)) for i, k in pairs))
-        return samples, self.targets[index // steps, index % steps].flatten(0, 1), pairs[:, 1]
+        return samples, self.targets[index // steps, index % steps]
 
 
 @torch.no_grad()
-def collect(
-    bench: Workbench, walks: list[Walk], *, by_student: bool, target: str, on_step: Callable[[int, int], None]
-) -> Lessons:
-    """Walks with the student or the teacher, and asks the teacher at every state for its output: at that state
-    (`student_state`), or at the state where the teacher's own trajectory is at that step (`reference_trajectory`)."""
-    student = denoise_with(bench.pipeline, bench.student if by_student else bench.reference)
+def collect(bench: Workbench, walks: list[Walk], options: FineTuning, on_step: Callable[[int, int], None]) -> Lessons:
+    """Walks with the student, or in `parallel` training with the teacher, and asks the teacher at every state for its
+    output: at that state (`student_state`), or at the state where its own trajectory is at that step
+    (`reference_trajectory`)."""
+    by_student = options.kind != "parallel"
+    walking = denoise_with(bench.pipeline, bench.student if by_student else bench.reference)
     teacher = denoise_with(bench.pipeline, bench.reference)
     taught: list[Tensor] = []
-    own: list[Tensor] = []
 
     def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            output = student(latents, timesteps, conditioning).float()
-            told = output if not by_student else teacher(latents, timesteps, conditioning).float()
-        taught.append(told)
+            output = walking(latents, timesteps, conditioning).float()
+            taught.append(teacher(latents, timesteps, conditioning).float() if by_student else output)
         return output
 
     drawn = record(walks, step, on_step)
-    if by_student and target == "reference_trajectory":
-        own = _teacher_outputs(bench, walks)
+    if options.target == "reference_trajectory":
+        taught = _teacher_outputs(bench, walks)
     branches, steps = drawn.conditioning.shape[1], drawn.latents.shape[1]
-    return Lessons(drawn, _by_state(own or taught, branches, steps))
+    return Lessons(drawn, _by_state(taught, branches, steps))
 
 
 def _teacher_outputs(bench: Workbench, walks: list[Walk]) -> list[Tensor]:

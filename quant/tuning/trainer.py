@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -40,7 +39,6 @@ class Trainer:
         self._optimizer = torch.optim.Adam(groups, fused=True)
         self._plateau = PlateauFreezing({n: parameters_of(bench.layers, n) for n in stages_of(bench.student)})
         self._oscillation = OscillationFreezing(bench.layers) if options.freezing == "oscillation" else None
-        self._step_weights = _step_weights(bench, options)
 
     def __enter__(self) -> Trainer:
         for parameter in self.parameters.values():
@@ -58,12 +56,12 @@ class Trainer:
         for parameter in self.parameters.values():
             parameter.requires_grad_(False)
 
-    def loss(self, samples: Samples, targets: Tensor, steps: Tensor) -> Tensor:
-        """Mean squared error of the outputs of `samples`, whose states are at `steps`, with what inter-layer
-        distillation adds."""
+    def loss(self, samples: Samples, targets: Tensor) -> Tensor:
+        """Mean squared error of the outputs of `samples` against `targets` [states, branches, C, H, W], with what
+        inter-layer distillation adds."""
         with torch.autocast("cpu", torch.bfloat16):
             output = self._bench.call(self._bench.student, samples)
-        loss = self._output_error(output.float(), targets, steps)
+        loss = self._output_error(output.float(), targets)
         if self._features is None:
             return loss
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -98,16 +96,13 @@ class Trainer:
         """Blocks that train no more."""
         return self._plateau.frozen
 
-    def _output_error(self, output: Tensor, targets: Tensor, steps: Tensor) -> Tensor:
-        branches = len(output) // len(steps)
-        difference = (output - targets).unflatten(0, (len(steps), branches))
-        scale = self._bench.inputs.sampling.guidance_scale
-        if self._options.guided and branches == 2:
+    def _output_error(self, output: Tensor, targets: Tensor) -> Tensor:
+        difference = output.unflatten(0, targets.shape[:2]) - targets
+        if self._options.guided and targets.shape[1] == 2:
+            scale = self._bench.inputs.sampling.guidance_scale
             guided = (1.0 - scale) * difference[:, 0] + scale * difference[:, 1]
-            by_state = guided.pow(2).flatten(1).mean(dim=1) / ((1.0 - scale) ** 2 + scale**2)
-        else:
-            by_state = difference.pow(2).flatten(1).mean(dim=1)
-        return (by_state * self._step_weights[steps]).mean()
+            difference = guided / math.hypot(1.0 - scale, scale)
+        return difference.pow(2).mean()
 
     @property
     def _rate(self) -> float:
@@ -171,25 +166,3 @@ def _trainable(
         rate = options.activation_learning_rate
         groups.append({"params": list(changes.values()), "lr": rate, "initial": rate})
     return found | changes, groups
-
-
-def _step_weights(bench: Workbench, options: FineTuning) -> Tensor:
-    """One for every step; or how far an error of the step's output moves the final latents, scaled to a mean of 1."""
-    if options.step_weight == "uniform":
-        return torch.ones(len(bench.timesteps))
-    weights = torch.tensor(list(influences(bench)))
-    return weights / weights.mean()
-
-
-@torch.no_grad()
-def influences(bench: Workbench) -> Iterator[float]:
-    """For every step, |d x_T / d eps_k|: by how much the final latents move when the step's output does, the sampler
-    being linear in both. Found by disturbing the output of one step where all are zero."""
-    steps, walk = len(bench.timesteps), bench.inputs.walks(bench.pipeline, 1)[0]
-    for disturbed in range(steps):
-        plain, moved = walk.again(), walk.again()
-        for step in range(steps):
-            zero = torch.zeros_like(torch.cat([plain.latents] * plain.conditioning.shape[1]))
-            plain.advance(zero)
-            moved.advance(zero + float(step == disturbed))
-        yield float((moved.latents - plain.latents).abs().mean())

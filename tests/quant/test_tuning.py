@@ -45,7 +45,7 @@ def _bench(options: FineTuning, seed: int = 0, **recipe: Any) -> Workbench:
 
 def _lessons(bench: Workbench, options: FineTuning, number: int = 0) -> Lessons:
     walks = bench.inputs.walks(bench.pipeline, options.prompts, first=number * options.prompts)
-    return collect(bench, walks, by_student=True, target=options.target, on_step=lambda *_: None)
+    return collect(bench, walks, options, lambda *_: None)
 
 
 def _loss(trainer: Trainer, lessons: Lessons) -> float:
@@ -72,9 +72,9 @@ def test_states_are_those_of_a_fresh_run_of_the_quantized_sampler_and_targets_th
             output = bench.call(bench.student, _rows(walk)).float()
             wanted = bench.call(bench.reference, _rows(walk)).float()
         assert torch.equal(lessons.targets[:, step], torch.stack(wanted.chunk(2), dim=1))
-        samples, targets, steps = lessons.batch(torch.tensor([STEPS + step]))
-        assert torch.equal(samples.latents[1], walk.state.latents[1]) and steps.tolist() == [step]
-        assert torch.equal(targets, torch.stack([wanted[1], wanted[5]]))
+        samples, targets = lessons.batch(torch.tensor([STEPS + step]))
+        assert torch.equal(samples.latents[1], walk.state.latents[1])
+        assert torch.equal(targets[0], torch.stack([wanted[1], wanted[5]]))
         walk.advance(output)
 
 
@@ -191,8 +191,8 @@ def test_data_of_the_first_round_no_longer_fits_the_student_that_learned_on_it()
 def _feature_error(bench: Workbench) -> float:
     student, teacher = Features(bench.student), Features(bench.reference)
     walks = bench.inputs.walks(bench.pipeline, 8, first=1000)
-    lessons = collect(bench, walks, by_student=True, target="student_state", on_step=lambda *_: None)
-    samples, _, _ = lessons.batch(torch.arange(len(lessons)))
+    lessons = collect(bench, walks, _options("serial_to_parallel"), lambda *_: None)
+    samples, _ = lessons.batch(torch.arange(len(lessons)))
     bench.call(bench.student, samples)
     bench.call(bench.reference, samples)
     found = float(mean_error(feature_errors(student, teacher)))
