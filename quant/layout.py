@@ -18,7 +18,10 @@ from quant.modules.layer import QuantizedLayer
 from quant.modules.linear import QuantizedLinear
 from quant.modules.output_correction import OutputCorrection, correction_of
 from quant.modules.shortcut import SplitConv2d
-from quant.modules.time_path import MODES, Schedule, check_mode, is_time_layer, lay_out_tables, projections, serve
+from quant.modules.time_path.embedding import is_time_layer
+from quant.modules.time_path.mode import MODES, check_mode, serve
+from quant.modules.time_path.precalculated import lay_out_tables, projections
+from quant.modules.time_path.schedule import Schedule
 from quant.timesteps import TimestepGroups
 
 

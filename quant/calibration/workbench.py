@@ -23,7 +23,8 @@ from quant.fake_quantization.input import InputQuantizer
 from quant.fake_quantization.layer import FakeQuantizedLayer
 from quant.generation import Sampling
 from quant.layout import Layout, Plan, attentions, replace_layer
-from quant.modules.time_path import PrecalculatedProjection, Schedule, projections
+from quant.modules.time_path.precalculated import PrecalculatedProjection, projections
+from quant.modules.time_path.schedule import Schedule
 from quant.registry import family_of
 from quant.timesteps import SampleGroups
 

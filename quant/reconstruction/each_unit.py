@@ -22,19 +22,24 @@ def reconstruct_each_unit(
     units = find_units(bench.student, lambda: bench.call(bench.student, samples[slice(0, 1)]), blocks=blocks)
     for done, unit in enumerate(units, 1):
         piece, notes = f"{stage}-{done:04d}", [unit.name]
-        work = partial(_reconstruct, bench, unit, objective, piece, notes, from_prefix=from_prefix)
+        inside = f"{stage}, unit {done} of {len(units)}"
+        work = partial(_reconstruct, bench, unit, objective, piece, notes, inside, from_prefix=from_prefix)
         bench.restore(bench.journal.once(piece, work))
         bench.progress(stage, done, len(units), ": ".join(notes))
 
 
 def _reconstruct(
-    bench: Workbench, unit: Unit, objective: Objective, piece: str, notes: list[str], *, from_prefix: bool
+    bench: Workbench, unit: Unit, objective: Objective, piece: str, notes: list[str], stage: str, *, from_prefix: bool
 ) -> dict[str, Tensor]:
     """One unit's parameters afterwards; its loss is noted."""
     data = _data(bench, unit, objective, from_prefix=from_prefix)
+
+    def tell(done: int, loss: float) -> None:
+        bench.progress(stage, done, objective.iterations, f"{unit.name}: loss {loss:.3g}")
+
     with bench.seeded(piece) as generator:
         own = bench.reference.get_submodule(unit.name)
-        loss = reconstruct(unit, own, data, objective, bench.select, generator)
+        loss = reconstruct(unit, own, data, objective, bench.select, generator, tell)
     notes.append(f"loss {loss:.3g}")
     return bench.parameters_of([f"{unit.name}.{inner}".rstrip(".") for inner in unit.layers])
 

@@ -59,10 +59,12 @@ def reconstruct(
     objective: Objective,
     select: Callable[[Tensor], None],
     generator: torch.Generator,
+    on_iteration: Callable[[int, float], None] = lambda *_: None,
 ) -> float:
     """Optimizes the unit in place and hardens its rounding; returns the mean loss of the last tenth of the iterations.
 
-    `select` tells tables the timesteps of a batch; `reference` is the same unit in floating point. Raises
+    `select` tells tables the timesteps of a batch; `reference` is the same unit in floating point; `on_iteration` gets
+    how many iterations are done and the loss. Raises
     CalibrationDiverged on a loss that is not finite; the unit is then as it was before."""
     before = {name: tensor.clone() for name, tensor in unit.module.state_dict().items()}
     layers = [layer for layer in unit.layers.values() if layer.weight_quantized]
@@ -89,6 +91,7 @@ def reconstruct(
             raise CalibrationDiverged(f"{unit.name}: the loss is {value} at iteration {iteration}")
         losses.append(value)
         trained.step(loss + trained.penalty(iteration))
+        on_iteration(iteration + 1, value)
     if inner is not None:
         inner.close()
     trained.finish()

@@ -10,7 +10,8 @@ from quant.calibration.journal import Journal
 from quant.calibration.preparation import layout_of
 from quant.calibration.workbench import Inputs, Progress, Workbench
 from quant.layout import Layout, prepare
-from quant.modules.time_path import per_request, precalculate
+from quant.modules.time_path.per_request import per_request
+from quant.modules.time_path.precalculated import precalculate
 from quant.pipelines import denoiser_of
 from quant.stages import (
     bit_allocation,

@@ -14,7 +14,7 @@ from quant.calibration.workbench import Workbench
 from quant.errors import CalibrationDiverged
 from quant.fake_quantization.layer import FakeQuantizedLayer
 from quant.fake_quantization.soft_rounding import SoftRounding
-from quant.modules.time_path import is_time_layer
+from quant.modules.time_path.embedding import is_time_layer
 
 
 def apply(bench: Workbench) -> None:

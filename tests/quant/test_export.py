@@ -20,7 +20,7 @@ from quant.kernels.selection import default_engine
 from quant.layout import quantized_layers
 from quant.modules.layer import QuantizedLayer
 from quant.modules.output_correction import correction_of
-from quant.modules.time_path import projections
+from quant.modules.time_path.precalculated import projections
 from quant.pipelines import denoiser_of, load_unsigned
 from quant.quantizers.activation import FLOAT_BITS
 from quant.stages import output_correction

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from contract.stages import EveryStep, Keep, Stages, Tiar, WeightScales
 from quant.calibration.workbench import Workbench
-from quant.modules.time_path import is_time_layer
+from quant.modules.time_path.embedding import is_time_layer
 from quant.stages import time_path
 from quant.stages.time_path import temporal_features
 from tests.toy_bench import calibrated

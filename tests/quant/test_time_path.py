@@ -18,7 +18,9 @@ from quant.checkpoint import save_checkpoint
 from quant.conversion import Parameters, convert, dequantize
 from quant.errors import CheckpointError, RecipeMismatch, TimestepError
 from quant.layout import Layout, finish, lay_out, prepare, quantized_layers
-from quant.modules.time_path import PrecalculatedProjection, Schedule, per_request, precalculate, projections
+from quant.modules.time_path.per_request import per_request
+from quant.modules.time_path.precalculated import PrecalculatedProjection, precalculate, projections
+from quant.modules.time_path.schedule import Schedule
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from quant.quantizers.weight import quantize_weight
 from tests.quant.conftest import KEPT
