@@ -13,7 +13,6 @@ from quant.evaluation.measurement import Measurement
 from quant.evaluation.metric_choice import choose
 from quant.evaluation.run import Run, batches
 from quant.evaluation.tensor_cache import TensorCache
-from quant.generation import Sampling
 
 METRICS = ("ssim", "latent_mse")
 DIGITS = 7
@@ -27,14 +26,7 @@ def paired_scores(job: Evaluation, variant: str, cache: Path) -> Scores:
     described, folder = job.description, job.variants[variant]
     backbones = Backbones(job.backbones)
     metrics, _ = choose(job.metrics, backbones, described.height, described.width)
-    sampling = Sampling(
-        "",
-        num_inference_steps=described.num_inference_steps,
-        guidance_scale=described.guidance_scale,
-        width=described.width,
-        height=described.height,
-    )
-    run = Run(reference_arms(described, job.device)[0], sampling, metrics, backbones, TensorCache(cache))
+    run = Run(reference_arms(described, job.device)[0], job.sampling, metrics, backbones, TensorCache(cache))
     arm = variant_arm(variant, folder, read_card(folder), job.device)
     found: Scores = {}
     for prompt_set in job.prompt_sets:

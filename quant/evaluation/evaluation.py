@@ -57,6 +57,17 @@ class Evaluation:
     backbones: Path = BACKBONE_FOLDER
     device: str = "cpu"
 
+    @property
+    def sampling(self) -> Sampling:
+        """How all pictures are drawn: as the model's description says."""
+        return Sampling(
+            "",
+            num_inference_steps=self.description.num_inference_steps,
+            guidance_scale=self.description.guidance_scale,
+            width=self.description.width,
+            height=self.description.height,
+        )
+
 
 def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
     """Measures all variants. `on_progress` gets (arm, pictures done, pictures in all) at every step; what it raises
@@ -143,14 +154,7 @@ def _prepare(job: Evaluation, cache: Path) -> tuple[Run, Reasons, tuple[Arm, Arm
     backbones = Backbones(job.backbones)
     metrics, reasons = choose(job.metrics, backbones, described.height, described.width)
     reference, bfloat16, other_seeds = reference_arms(described, job.device)
-    sampling = Sampling(
-        "",
-        num_inference_steps=described.num_inference_steps,
-        guidance_scale=described.guidance_scale,
-        width=described.width,
-        height=described.height,
-    )
-    return Run(reference, sampling, metrics, backbones, TensorCache(cache)), reasons, (bfloat16, other_seeds)
+    return Run(reference, job.sampling, metrics, backbones, TensorCache(cache)), reasons, (bfloat16, other_seeds)
 
 
 def _batches(job: Evaluation) -> dict[str, list[Batch]]:

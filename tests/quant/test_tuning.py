@@ -150,6 +150,7 @@ def _jumps(losses: tuple[float, ...]) -> float:
     return float(torch.tensor(losses).diff().std())
 
 
+@pytest.mark.slow
 def test_held_out_pictures_are_nearer_after_the_rounds_and_no_worse_than_of_the_parallel_arm() -> None:
     before, after, losses = _tuned("serial_to_parallel")
     assert after < 0.95 * before
