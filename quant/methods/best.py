@@ -25,12 +25,7 @@ STAGES = Stages(
     ranges=ProgressiveRanges(prompts=16),
     rounding=AdaRound(kind="brecq"),
     bits_over_time=RelaxedWindow(start=0.92, end=1.0),
-    fine_tuning=FineTuning(
-        kind="serial_to_parallel",
-        rounds=12,
-        guided=True,
-        time_tables=True,
-    ),
+    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=12, guided=True, time_tables=True),
     split_shortcuts=True,
     per_step=True,
 )

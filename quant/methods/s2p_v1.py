@@ -22,11 +22,6 @@ STAGES = Stages(
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
     rounding=AdaRound(kind="brecq", iterations=200),
-    fine_tuning=FineTuning(
-        kind="serial_to_parallel",
-        rounds=6,
-        guided=True,
-        time_tables=True,
-    ),
+    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=6, guided=True, time_tables=True),
     per_step=True,
 )
