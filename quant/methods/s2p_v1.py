@@ -21,7 +21,8 @@ STAGES = Stages(
     inputs=EveryStep(prompts=16),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
-    rounding=AdaRound(kind="brecq", iterations=200),
-    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=6, guided=True, time_tables=True),
+    rounding=AdaRound(kind="brecq", iterations=150),
+    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=5, guided=True, time_tables=True),
+    split_shortcuts=True,
     per_step=True,
 )

@@ -11,14 +11,15 @@ STAGES = Stages(
     inputs=EveryStep(prompts=16),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
-    rounding=AdaRound(kind="brecq", iterations=200),
+    rounding=AdaRound(kind="brecq", iterations=150),
     fine_tuning=FineTuning(
         kind="serial_to_parallel",
-        rounds=6,
+        rounds=5,
         guided=True,
         time_tables=True,
         feature_weight=0.1,
         freezing="plateau",
     ),
+    split_shortcuts=True,
     per_step=True,
 )

@@ -20,7 +20,7 @@ _STAGE = "fine-tuning"
 
 
 def apply(bench: Workbench) -> None:
-    """Serial, parallel or serial-to-parallel training from what the stages before made; the best round is kept."""
+    """Serial, parallel or serial-to-parallel training from what the stages before made; undone where it did harm."""
     options = bench.stages.fine_tuning
     if isinstance(options, NoFineTuning):
         return
@@ -30,15 +30,14 @@ def apply(bench: Workbench) -> None:
     start = _resume(bench, options, trainer, validation)
     for done in range(start, options.rounds):
         if done == 0:
-            bench.progress(_STAGE, 0, options.rounds, f"error of held-out latents {validation.last:.4g}")
+            bench.progress(_STAGE, 0, options.rounds, f"error of held-out latents {validation.before:.4g}")
         with bench.seeded(f"{_STAGE}-{done}") as generator:
             loss = _round(bench, options, trainer, done, generator)
-        validation.judge()
-        note = f"loss {loss:.4g}, error of held-out latents {validation.last:.4g}"
-        bench.progress(_STAGE, done + 1, options.rounds, note)
+        bench.progress(_STAGE, done + 1, options.rounds, f"loss {loss:.4g}")
         bench.journal.once(_piece(done), lambda: _state(bench, trainer, validation))
         bench.journal.forget(_piece(done - 1))
-    validation.restore_best()
+    after = validation.judge()
+    bench.progress(_STAGE, options.rounds, options.rounds, f"error of held-out latents {after:.4g}")
 
 
 def _updates(bench: Workbench, options: FineTuning) -> int:
@@ -106,28 +105,26 @@ class _Validation:
     def __post_init__(self) -> None:
         self._walks = self.bench.inputs.walks(self.bench.pipeline, self.options.validation_prompts, first=_FAR)
         self._truth = self._final(student=False)
-        self.best = self.last = self._error()
-        self._kept = self._snapshot()
+        self.before = self._error()
+        self._start = self._snapshot()
 
-    def judge(self) -> None:
-        """Measures, and keeps the state where it is the best so far."""
-        self.last = self._error()
-        if self.last < self.best:
-            self.best, self._kept = self.last, self._snapshot()
-
-    def restore_best(self) -> None:
-        """Puts the best state back."""
-        self.bench.restore(self._kept)
+    def judge(self) -> float:
+        """The error now. Where it is not below the one before training, the state before training is put back: rounds
+        in between are not candidates, since rates fall to nothing in the last one and a few pictures cannot rank them."""
+        after = self._error()
+        if not after < self.before:
+            self.bench.restore(self._start)
+        return after
 
     def state(self) -> dict[str, Tensor]:
         """What `restore` takes."""
-        numbers = torch.tensor([self.best, self.last], dtype=torch.float64)
-        return {"validation": numbers} | {f"best/{name}": tensor for name, tensor in self._kept.items()}
+        before = torch.tensor([self.before], dtype=torch.float64)
+        return {"before": before} | {f"start/{name}": tensor for name, tensor in self._start.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Goes on from a state."""
-        self.best, self.last = tensors["validation"].tolist()
-        self._kept = {key.removeprefix("best/"): t for key, t in tensors.items() if key.startswith("best/")}
+        self.before = tensors["before"].item()
+        self._start = {key.removeprefix("start/"): t for key, t in tensors.items() if key.startswith("start/")}
 
     def _error(self) -> float:
         found = self._final(student=True)
