@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks.methods.arms import PRESETS
-from benchmarks.methods.evidence import SSIM, Json, Results, primary
+from benchmarks.methods.arms import BITS, PRESETS
+from benchmarks.methods.claims import FLOOR
+from benchmarks.methods.evidence import SSIM, Json, Results, floor, primary
 
 ORDER = ("w8a8", "w6a6", "w4a8", "w4a6", "w3a8", "w4a4")
-MARKERS = dict(zip(ORDER, "osD^vP", strict=True))
 CURVES_AT = "w4a8"
 SMALLEST = 1e-6
 LABEL = "1 - SSIM"
@@ -42,19 +45,27 @@ def draw(results: Results, titles: Mapping[str, str], folder: Path) -> list[str]
     return [f"{name}.svg" for name in drawn]
 
 
-def quality_by_seconds(presets: Iterable[Json]) -> Figure:
-    """Error against seconds of calibration, both logarithmic; colours are presets, markers bits."""
-    figure, axis = _figure(4.6)
-    for result in presets:
-        mean, below, above = _error(result)
-        seconds = max(result["calibration"]["seconds"], 0.1)
-        marker, colour = MARKERS.get(result["bits"], "x"), _colour(result["preset"])
-        axis.errorbar(seconds, mean, [[below], [above]], fmt=marker, color=colour, markersize=5, elinewidth=1)
-        axis.annotate(result["arm"], (seconds, mean), xytext=(4, 3), textcoords="offset points", fontsize=6)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    axis.set_xlabel("seconds of calibration")
-    axis.set_ylabel(LABEL)
+def quality_by_seconds(presets: Sequence[Json]) -> Figure:
+    """Error against seconds of calibration, both logarithmic: a panel for each of the bits that all presets have, and
+    the floor."""
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(BITS), sharex=True, sharey=True))
+    for bits, axis in zip(BITS, panels, strict=True):
+        for result in (each for each in presets if each["bits"] == bits):
+            mean, below, above = _error(result)
+            seconds, colour = max(result["calibration"]["seconds"], 0.1), _colour(result["preset"])
+            axis.errorbar(seconds, mean, [[below], [above]], fmt="o", color=colour, markersize=4, elinewidth=1)
+            axis.annotate(result["preset"], (seconds, mean), xytext=(4, 3), textcoords="offset points", fontsize=6.5)
+            axis.axhline(1.0 - floor(result, FLOOR, SSIM, primary(result)), ls="--", color="#888888", lw=0.8)
+        axis.set_title(bits.upper(), fontsize=9, loc="left")
+        axis.set_xlabel("seconds of calibration")
+        axis.grid(alpha=0.25)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.margins(x=0.25)
+        _plain_ticks(axis.xaxis, (1.0, 3.0))
+        _plain_ticks(axis.yaxis, (1.0, 2.0, 5.0))
+    panels[0].set_ylabel(LABEL)
     return figure
 
 
@@ -69,6 +80,7 @@ def quality_by_bits(presets: Iterable[Json]) -> Figure:
         axis.errorbar(places, means, spread, fmt="o-", color=_colour(preset), label=preset, markersize=4, lw=1.3)
     axis.set_xticks(range(len(ORDER)), ORDER)
     axis.set_yscale("log")
+    _plain_ticks(axis.yaxis, (1.0, 2.0, 5.0))
     axis.set_ylabel(LABEL)
     axis.legend(fontsize=7, frameon=False, ncols=2)
     return figure
@@ -77,14 +89,15 @@ def quality_by_bits(presets: Iterable[Json]) -> Figure:
 def error_growth(presets: Iterable[Json]) -> Figure:
     """How far the latents are from the reference's after every step, a curve per preset, and the floor."""
     figure, axis = _figure(4.2)
-    floor: list[Any] = []
+    lowest: list[Any] = []
     for result in presets:
         curve = result["curves"][primary(result)]
         axis.plot(range(1, len(curve) + 1), curve, color=_colour(result["preset"]), label=result["preset"], lw=1.5)
-        floor = floor or result["floor_curves"].get("bfloat16", {}).get(primary(result), [])
-    if floor:
-        axis.plot(range(1, len(floor) + 1), floor, "--", color="#888888", label="bfloat16 (floor)", lw=1.2)
+        lowest = lowest or result["floor_curves"].get(FLOOR, {}).get(primary(result), [])
+    if lowest:
+        axis.plot(range(1, len(lowest) + 1), lowest, "--", color="#888888", label="bfloat16 (floor)", lw=1.2)
     axis.set_yscale("log")
+    _plain_ticks(axis.yaxis, (1.0, 2.0, 5.0))
     axis.set_xlabel("step")
     axis.set_ylabel("relative distance of the latents")
     axis.legend(fontsize=7, frameon=False, ncols=2)
@@ -129,6 +142,13 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     axis = figure.add_subplot()
     axis.grid(alpha=0.25)
     return figure, axis
+
+
+def _plain_ticks(axis: Axis, within_decade: Sequence[float]) -> None:
+    """Numbers as one writes them, at these places of every power of ten."""
+    axis.set_major_locator(LogLocator(subs=within_decade))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _error(result: Json) -> tuple[float, float, float]:
