@@ -18,7 +18,7 @@ from contract.stages import (
 STAGES = Stages(
     time_path=Precalculate(),
     bits=SensitiveBits(kind="greedy", lifted_bits=8, extra_bits=0.25),
-    inputs=EveryStep(prompts=16),
+    inputs=EveryStep(prompts=10),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
     rounding=AdaRound(kind="brecq", iterations=150),

@@ -8,7 +8,7 @@ from contract.stages import AdaRound, EveryStep, FineTuning, Precalculate, Progr
 
 STAGES = Stages(
     time_path=Precalculate(),
-    inputs=EveryStep(prompts=16),
+    inputs=EveryStep(prompts=10),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
     rounding=AdaRound(kind="brecq", iterations=150),
