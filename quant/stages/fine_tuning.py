@@ -109,8 +109,8 @@ class _Validation:
         self._start = self._snapshot()
 
     def judge(self) -> float:
-        """The error now. Where it is not below the one before training, the state before training is put back. Rounds in
-        between are no candidates: rates fall to nothing in the last one, and a few pictures cannot rank them."""
+        """The error now. Where it is not below the one before training, the state before training is put back. Rounds
+        in between are no candidates: rates fall to nothing in the last one, and a few pictures cannot rank them."""
         after = self._error()
         if not after < self.before:
             self.bench.restore(self._start)
