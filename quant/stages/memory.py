@@ -17,7 +17,7 @@ from quant.reconstruction.units import find_units
 
 _FLOAT = 4
 _TRAINED_COPIES = 7
-"""Masters, gradients, two moments of Adam, the best state so far, and a state on its way to the journal with it."""
+"""Masters, gradients, two moments of Adam, the state before training, and a state on its way to the journal with it."""
 
 _KEPT_FOR_BACKWARD = 3
 """Tensors of an activation's size that the backward pass needs: the value, its quantized form, one in between."""
