@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -49,13 +48,15 @@ def quality_by_seconds(presets: Sequence[Json]) -> Figure:
     """Error against seconds of calibration, both logarithmic: a panel for each of the bits that all presets have, and
     the floor."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(BITS), sharex=True, sharey=True))
+    panels = figure.subplots(1, len(BITS), sharex=True, sharey=True)
     for bits, axis in zip(BITS, panels, strict=True):
-        for result in (each for each in presets if each["bits"] == bits):
+        shown = [result for result in presets if result["bits"] == bits]
+        for result in shown:
             mean, below, above = _error(result)
             seconds, colour = max(result["calibration"]["seconds"], 0.1), _colour(result["preset"])
             axis.errorbar(seconds, mean, [[below], [above]], fmt="o", color=colour, markersize=4, elinewidth=1)
             axis.annotate(result["preset"], (seconds, mean), xytext=(4, 3), textcoords="offset points", fontsize=6.5)
+        for result in shown[:1]:  # the floor is the same for all
             axis.axhline(1.0 - floor(result, FLOOR, SSIM, primary(result)), ls="--", color="#888888", lw=0.8)
         axis.set_title(bits.upper(), fontsize=9, loc="left")
         axis.set_xlabel("seconds of calibration")
