@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import machine
 from benchmarks.methods.arms import identity_of
+from benchmarks.methods.floors import Floors, known_floors
 from benchmarks.methods.paired import Scores, paired_scores
 from benchmarks.methods.task import Task
 from benchmarks.methods.variant import Made, crowded, drop, make
@@ -35,22 +36,23 @@ def measure(task: Task, on_progress: Progress) -> Json:
     """Makes the arm's variant, measures it and writes its result; what an earlier process finished of it is not done
     again. Raises what quantization and evaluation raise."""
     made = make(task, on_progress)
-    job = _evaluation(task, made.folder)
+    floors = known_floors(task.places.results, task.protocol)
+    job = _evaluation(task, made.folder, floors=floors is None)
     on_progress("evaluation", 0, 1)
     document = evaluate(job, task.places.cache, partial(_drawn, on_progress)).document
     if "error" in document["variants"][task.arm]:
         raise EvaluationError(document["variants"][task.arm]["error"])
-    result = record(task, made, document, paired_scores(job, task.arm, task.places.cache))
+    scores = paired_scores(job, task.arm, task.places.cache)
+    result = record(task, made, document, scores, floors or _drawn_floors(task, document))
     write(result, task.places.result(task.arm))
     if task.drop or crowded(made.folder):
         drop(made.folder)
     return result
 
 
-def record(task: Task, made: Made, document: Json, paired: Scores) -> Json:
+def record(task: Task, made: Made, document: Json, paired: Scores, floors: Floors) -> Json:
     """The result as it is kept."""
     found, traits, sets = document["variants"][task.arm], document["protocol"]["metrics"], task.protocol.prompt_sets
-    floors = {name: floor["prompt_sets"] for name, floor in document["floors"].items()}
     return {
         "question": QUESTION,
         "arm": task.arm,
@@ -73,8 +75,9 @@ def record(task: Task, made: Made, document: Json, paired: Scores) -> Json:
             if name in sets and isinstance(gap, dict)
         },
         "curves": found["curves"],
-        "floors": {name: {each: _statistics(by[each], traits) for each in by} for name, by in floors.items()},
-        "floor_curves": {name: floor["curves"] for name, floor in document["floors"].items() if "curves" in floor},
+        "floors": floors.figures,
+        "floor_curves": floors.curves,
+        "floors_drawn_with": floors.drawn_with,
         "reference": {name: _statistics(document["reference"][name], traits) for name in sets},
         "against_reference": document["comparisons"],
         "paired": paired,
@@ -119,7 +122,19 @@ def _text(result: Json) -> str:
     return text
 
 
-def _evaluation(task: Task, folder: Path) -> Evaluation:
+def _drawn_floors(task: Task, document: Json) -> Floors:
+    traits, floors = document["protocol"]["metrics"], document["floors"]
+    return Floors(
+        {
+            name: {each: _statistics(by, traits) for each, by in floor["prompt_sets"].items()}
+            for name, floor in floors.items()
+        },
+        {name: floor["curves"] for name, floor in floors.items() if "curves" in floor},
+        task.arm,
+    )
+
+
+def _evaluation(task: Task, folder: Path, *, floors: bool) -> Evaluation:
     protocol, places = task.protocol, task.places
     return Evaluation(
         model=protocol.model,
@@ -129,6 +144,7 @@ def _evaluation(task: Task, folder: Path) -> Evaluation:
         seed=protocol.seed,
         seen=seen_prompts(places.prompts),
         backbones=places.backbones,
+        floors=floors,
     )
 
 

@@ -108,6 +108,8 @@ def _own_figures(found: Findings) -> Json:
 
 
 def _floor_names(found: Findings) -> list[str]:
+    if OTHER_SEEDS not in found.measured:
+        return []
     has_sets = any(metric.of_sets for metric in found.metrics)
     return [BFLOAT16, OTHER_SEEDS, *([FINITE_SAMPLE] if has_sets else [])]
 

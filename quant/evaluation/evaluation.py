@@ -43,7 +43,7 @@ class Evaluation:
 
     `metrics` empty means all that can be measured; `seen` are the prompts that calibrations may have used, by id;
     `real` is a folder of real pictures that distances between distributions are also taken to; into `pictures` all
-    pictures that are drawn are written."""
+    pictures that are drawn are written. Without `floors` those are not drawn, as where they are known."""
 
     model: str
     description: ModelDescription
@@ -56,6 +56,7 @@ class Evaluation:
     pictures: Path | None = None
     backbones: Path = BACKBONE_FOLDER
     device: str = "cpu"
+    floors: bool = True
 
     @property
     def sampling(self) -> Sampling:
@@ -82,7 +83,7 @@ def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
     run, reasons, floors = _prepare(job, cache)
     real = real_features(job.real, run.metrics, run.backbones, run.sampling) if job.real else {}
     measured: dict[str, dict[str, Measurement]] = {}
-    for arm in (run.reference, *floors):
+    for arm in (run.reference, *(floors if job.floors else ())):
         measured[arm.name] = _measure(run, job, arm, on_progress)
         arm.close()
     worst: list[WorstPair] = []

@@ -14,6 +14,7 @@ import torch
 
 from quant.errors import ModelError
 from quant.generation import Sampling
+from quant.kernels import native
 from quant.kernels.selection import default_engine
 
 _PACKAGE = Path(__file__).parents[1]
@@ -86,6 +87,7 @@ def machine(device: str) -> dict[str, str]:
         "diffusers": version("diffusers"),
         "device": device,
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "tiles": "AMX" if native.has_tiles() else "none",
         "threads": str(torch.get_num_threads()),
         "engine": f"{engine.name}, {engine.passes.name} passes",
     }

@@ -11,21 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.calibration.arithmetic import autocast
 from quant.errors import CalibrationDiverged
 from quant.fake_quantization.layer import FakeQuantizedLayer
 from quant.fake_quantization.soft_rounding import SoftRounding
+from quant.reconstruction.unit_data import UnitData
 from quant.reconstruction.units import Arguments, Unit
-
-
-@dataclass(frozen=True)
-class UnitData:
-    """What a unit is reconstructed on, over M samples: arguments as the quantized prefix and as the reference gives
-    them, the reference's output [M, ...], and the timestep of every sample [M]."""
-
-    quantized: Arguments
-    reference: Arguments
-    output: Tensor
-    timesteps: Tensor
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ def reconstruct(
 
 
 def _run(module: nn.Module, arguments: Arguments) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         output: Any = module(*arguments.positional, **arguments.named)
     return output  # type: ignore[no-any-return]
 
@@ -122,7 +113,7 @@ class _Trained:
             groups.append({"params": changes, "lr": objective.scale_learning_rate})
         for inputs in self._inputs:
             inputs.drop = objective.drop
-        self._optimizer = torch.optim.Adam(groups, lr=1e-3) if groups else None
+        self._optimizer = torch.optim.Adam(groups, lr=1e-3, fused=True) if groups else None
         self._schedule = None
         if self._optimizer is not None:
             self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, objective.iterations)

@@ -1,4 +1,4 @@
-"""Units of reconstruction, and what goes into and comes out of them over the calibration samples."""
+"""Units of reconstruction, and their arguments over the calibration samples."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from quant.fake_quantization.layer import FakeQuantizedLayer
 
 BLOCKS = (ResnetBlock2D, BasicTransformerBlock)
 """What is reconstructed as a whole: residual units, as BRECQ (arXiv 2102.05426) has them."""
-
-Call = Callable[[nn.Module, slice], Any]
-"""Runs a denoiser on a slice of the calibration samples."""
 
 
 @dataclass(frozen=True)
@@ -89,43 +86,9 @@ class Arguments:
         )
 
 
-class _Reached(Exception):
-    """Thrown once the unit has been passed: what comes after it is not needed."""
+def joined(calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> Arguments:
+    """The arguments of calls for batches as those for all samples, tensors in float32."""
 
-
-@torch.no_grad()
-def capture(
-    denoiser: nn.Module, name: str, call: Call, samples: int, batch: int, *, outputs: bool = True
-) -> tuple[Arguments, Tensor]:
-    """The arguments of the module `name` and its output, float32, over all samples; without `outputs` an empty tensor
-    for them."""
-    arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    results: list[Tensor] = []
-
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arguments.append((args, kwargs))
-        if not outputs:
-            raise _Reached
-
-    def after(_: nn.Module, __: Any, output: Tensor) -> None:
-        results.append(output.float())
-        raise _Reached
-
-    module = denoiser.get_submodule(name)
-    handles = [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
-    try:
-        for start in range(0, samples, batch):
-            try:
-                call(denoiser, slice(start, min(start + batch, samples)))
-            except _Reached:
-                continue
-    finally:
-        for handle in handles:
-            handle.remove()
-    return _joined(arguments), torch.cat(results) if outputs else torch.empty(0)
-
-
-def _joined(calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> Arguments:
     def join(values: list[Any]) -> Any:
         return torch.cat([v.float() for v in values]) if isinstance(values[0], Tensor) else values[0]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from contract.stages import FineTuning, NoFineTuning
+from quant.calibration.arithmetic import autocast
 from quant.calibration.trajectories import Samples, Trajectories, record
 from quant.calibration.walk import Walk, denoise_with
 from quant.calibration.workbench import Workbench
@@ -87,7 +88,7 @@ def _taught_steps(bench: Workbench, walk: Walk) -> Iterator[tuple[Samples, Tenso
     while not walk.done:
         state = walk.state
         count, branches = state.conditioning.shape[:2]
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), autocast():
             output = teacher(*state.rows).float()
         here = Trajectories(state.latents[:, None], state.timestep.float().view(1), state.conditioning)
         yield here.pick(tuple((i, 0) for i in range(count))), torch.stack(output.chunk(branches), dim=1)
@@ -136,7 +137,7 @@ class _Validation:
         denoise = denoise_with(self.bench.pipeline, self.bench.student if student else self.bench.reference)
 
         def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 return denoise(latents, timesteps, conditioning).float()
 
         walks = [walk.again() for walk in self._walks]

@@ -53,12 +53,24 @@ def estimate(bench: Workbench) -> int:
     return weights + held + trajectories + _FLOAT * BATCH * size.widest_unit * 4
 
 
+def halted_batches(bench: Workbench) -> int:
+    """How many batches of samples may stay halted in the middle of both denoisers while units are reconstructed: as
+    many as fit beside the rest, where a pass that goes on keeps at most the outputs of all units."""
+    available = available_bytes()
+    if available is None:
+        return 0
+    each = 2 * _FLOAT * BATCH * _measure(bench).unit_outputs
+    return max(available - estimate(bench), 0) // max(each, 1)
+
+
 @dataclass(frozen=True)
 class _Size:
-    """Elements for one sample: of all activations together, of the widest unit's inputs and outputs, of the latents."""
+    """Elements for one sample: of all activations together, of the widest unit's inputs and outputs, of all units'
+    outputs, of the latents."""
 
     activations: int
     widest_unit: int
+    unit_outputs: int
     latents: int
     steps: int
     branches: int
@@ -71,6 +83,7 @@ def _measure(bench: Workbench) -> _Size:
     one = Samples(latents[:1], timesteps[:1].float(), conditioning[:1])
     outputs: dict[str, int] = {}
     widths: dict[str, int] = {}
+    produced: dict[str, int] = {}
 
     def note(name: str, into: dict[str, int]) -> Any:
         def count(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -82,6 +95,7 @@ def _measure(bench: Workbench) -> _Size:
     units = find_units(bench.student, lambda: bench.call(bench.student, one), blocks=True)
     leaves = [(n, m) for n, m in bench.student.named_modules() if not any(m.children())]
     handles = [unit.module.register_forward_hook(note(unit.name, widths)) for unit in units]
+    handles += [unit.module.register_forward_hook(note(unit.name, produced)) for unit in units]
     handles += [module.register_forward_hook(note(name, outputs)) for name, module in leaves]
     bench.call(bench.student, one)
     for handle in handles:
@@ -89,6 +103,7 @@ def _measure(bench: Workbench) -> _Size:
     return _Size(
         sum(outputs.values()),
         max(widths.values(), default=0),
+        sum(produced.values()),
         one.latents.numel(),
         len(walk.timesteps),
         walk.conditioning.shape[1],

@@ -14,6 +14,7 @@ from quant.calibration.trajectories import Samples
 from quant.calibration.workbench import BATCH, Workbench
 from quant.reconstruction.each_unit import reconstruct_each_unit
 from quant.reconstruction.reconstruct import Objective
+from quant.stages import memory
 
 PROMPTS_PER_STEP = 16
 """Trajectories that a table with a row for every step is observed on."""
@@ -32,7 +33,7 @@ def apply(bench: Workbench) -> None:
         _journaled(bench, "ranges-observed", lambda: _observe(bench, "mse"))
         bench.quantize_inputs(True)
         objective = Objective(options.iterations, options.batch, 0.0, options.learning_rate, power=2.4)
-        reconstruct_each_unit(bench, "lsq", objective, from_prefix=False)
+        reconstruct_each_unit(bench, "lsq", objective, memory.halted_batches(bench), from_prefix=False)
     else:
         initial(bench, options)
     bench.quantize_inputs(True)

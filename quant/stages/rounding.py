@@ -6,7 +6,7 @@ from contract.stages import FineGrained, Nearest
 from quant.calibration.workbench import Workbench
 from quant.reconstruction.each_unit import reconstruct_each_unit
 from quant.reconstruction.reconstruct import Objective
-from quant.stages import ranges
+from quant.stages import memory, ranges
 
 
 def apply(bench: Workbench) -> None:
@@ -18,7 +18,7 @@ def apply(bench: Workbench) -> None:
     if isinstance(options, FineGrained):
         ranges.initial(bench, stage="fbr")
         bench.quantize_inputs(True)
-        reconstruct_each_unit(bench, "fbr", _fine_grained(options))
+        reconstruct_each_unit(bench, "fbr", _fine_grained(options), memory.halted_batches(bench))
         bench.quantize_inputs(options.learn_ranges)
         return
     objective = Objective(
@@ -33,6 +33,7 @@ def apply(bench: Workbench) -> None:
             bench,
             options.kind,
             objective,
+            memory.halted_batches(bench),
             blocks=options.kind == "brecq",
             from_prefix=options.inputs == "quantized",
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from contract.stages import FineTuning
+from quant.calibration.arithmetic import autocast
 from quant.calibration.trajectories import Samples, Trajectories, record
 from quant.calibration.walk import Walk, denoise_with
 from quant.calibration.workbench import Workbench
@@ -43,7 +44,7 @@ def collect(bench: Workbench, walks: list[Walk], options: FineTuning, on_step: C
     taught: list[Tensor] = []
 
     def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             output = walking(latents, timesteps, conditioning).float()
             taught.append(teacher(latents, timesteps, conditioning).float() if by_student else output)
         return output
@@ -60,7 +61,7 @@ def _teacher_outputs(bench: Workbench, walks: list[Walk]) -> list[Tensor]:
     outputs: list[Tensor] = []
 
     def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             outputs.append(teacher(latents, timesteps, conditioning).float())
         return outputs[-1]
 

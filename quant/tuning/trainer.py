@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.stages import FineTuning
+from quant.calibration.arithmetic import autocast
 from quant.calibration.trajectories import Samples
 from quant.calibration.workbench import Workbench
 from quant.errors import CalibrationDiverged
@@ -59,12 +60,12 @@ class Trainer:
     def loss(self, samples: Samples, targets: Tensor) -> Tensor:
         """Mean squared error of the outputs of `samples` against `targets` [states, branches, C, H, W], with what
         inter-layer distillation adds."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             output = self._bench.call(self._bench.student, samples)
         loss = self._output_error(output.float(), targets)
         if self._features is None:
             return loss
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), autocast():
             self._bench.call(self._bench.reference, samples)
         errors = feature_errors(*self._features)
         if self._options.freezing == "plateau":

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from contract.stages import AdaRound, EveryStep, Nearest, Stages, WeightScales
+from quant.calibration.arithmetic import autocast
 from quant.calibration.workbench import Workbench
 from quant.fake_quantization.layer import FakeQuantizedLayer
 from quant.fake_quantization.soft_rounding import SoftRounding, by_channel
 from quant.reconstruction import reconstruct as module
-from quant.reconstruction.each_unit import _data
-from quant.reconstruction.reconstruct import Objective, UnitData, error, reconstruct
+from quant.reconstruction.reconstruct import Objective, error, reconstruct
+from quant.reconstruction.unit_data import Collector, UnitData
 from quant.reconstruction.units import Unit, find_units
 from quant.stages import rounding, weight_scales
 from tests.toy_bench import calibrated, final_error
@@ -38,9 +39,14 @@ def _unit(bench: Workbench, name: str = BLOCK) -> Unit:
     return next(unit for unit in units if unit.name == name)
 
 
+def _data(bench: Workbench, unit: Unit) -> UnitData:
+    with Collector(bench, [unit.name], halted=0) as collector:
+        return collector.data(unit.name)
+
+
 def _reconstructed(bench: Workbench, unit: Unit, objective: Objective) -> tuple[UnitData, float]:
     """The data of a reconstruction, and what it returned."""
-    data = _data(bench, unit, objective, from_prefix=True)
+    data = _data(bench, unit)
     with bench.seeded("test") as generator:
         own = bench.reference.get_submodule(unit.name)
         return data, reconstruct(unit, own, data, objective, bench.select, generator)
@@ -119,7 +125,7 @@ def _optimized(monkeypatch: pytest.MonkeyPatch, objective: Objective, seed: int 
     """Error of the block with soft and with hard weights, and the share of decided roundings."""
     bench = _bench(seed)
     unit, found = _unit(bench), []
-    data = _data(bench, unit, objective, from_prefix=True)
+    data = _data(bench, unit)
 
     def look(_: module._Trained) -> None:
         up = torch.cat([layer.soft.up.flatten() for layer in unit.layers.values() if layer.soft is not None])
@@ -148,7 +154,7 @@ def test_hardening_costs_less_with_the_regularizer(monkeypatch: pytest.MonkeyPat
 def test_a_units_output_is_nearer_after_reconstruction(name: str) -> None:
     bench = _bench()
     unit = _unit(bench, name)
-    before = _error(bench, unit, _data(bench, unit, BRECQ, from_prefix=True))
+    before = _error(bench, unit, _data(bench, unit))
     data, _ = _reconstructed(bench, unit, BRECQ)
     assert _error(bench, unit, data) < 0.95 * before
 
@@ -177,7 +183,7 @@ def _first_loss(objective: Objective) -> tuple[float, float, dict[str, float]]:
     for block in (own.module, reference):
         for name in own.layers:
             block.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: seen[name].append(out))
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), autocast():
         output = own.module(*data.quantized[index].positional, **data.quantized[index].named)
         reference(*data.reference[index].positional, **data.reference[index].named)
     inner = {name: float(error(outputs[0], outputs[1].float())) for name, outputs in seen.items()}
@@ -198,7 +204,7 @@ def test_with_gamma_the_loss_adds_all_layers_but_the_last() -> None:
 def test_the_inner_layers_term_has_no_gradient_to_the_last_layer() -> None:
     bench = _bench()
     unit = _unit(bench, TRANSFORMER)
-    data = _data(bench, unit, replace(BRECQ, gamma=0.8), from_prefix=True)
+    data = _data(bench, unit)
     for layer in unit.layers.values():
         layer.weight.requires_grad_(True)
     inner = module._InnerLayers(unit, bench.reference.get_submodule(TRANSFORMER))
@@ -227,7 +233,7 @@ def _inner_error(gamma: float, seed: int) -> float:
             block.get_submodule(name).register_forward_hook(
                 lambda _, __, out, name=name: seen.setdefault(name, []).append(out)
             )
-    data = _data(bench, unit, replace(BRECQ, gamma=0.8), from_prefix=True)
+    data = _data(bench, unit)
     seen.clear()
     bench.select(data.timesteps)
     unit.module(*data.quantized.positional, **data.quantized.named)
