@@ -52,7 +52,7 @@ def made_result(arm: Arm, error: float, seconds: float = 100.0, protocol: Protoc
         "calibration": {"seconds": seconds, "peak_bytes": 10**9, "disturbance": 0.01},
         "denoiser_bytes": 8_000_000,
         "code": {"calibrating": "c0de"},
-        "machine": {"processor": "a processor", "threads": 2},
+        "machine": {"processor": "a processor", "threads": 2, "flags": ["amx_bf16"]},
         "versions": {"torch": "2.13.0"},
     }
 

@@ -20,6 +20,7 @@ from benchmarks.methods.evidence import (
     mean,
     paired,
     primary,
+    processor,
     result_of,
 )
 
@@ -171,11 +172,14 @@ def _seconds(preset: str, most: float, results: Results) -> Judgement:
         if lacking:
             raise NotMeasured(", ".join(lacking))
     disturbed = {name: results[name]["calibration"]["disturbance"] for name in took}
-    return max(took.values()) <= most, {"most": most, "seconds": took, "disturbance": disturbed}
+    on = {name: processor(results[name]) for name in took}
+    return max(took.values()) <= most, {"most": most, "seconds": took, "disturbance": disturbed, "processor": on}
 
 
 def _faster_and_better(bits: str, results: Results) -> Judgement:
     mine, rival = (result_of(results, f"{preset}-{bits}") for preset in ("s2p-v2", "q-diffusion"))
+    if processor(mine) != processor(rival):
+        raise NotMeasured(f"seconds of {mine['arm']} and {rival['arm']} on one kind of processor")
     seconds = {each["arm"]: each["calibration"]["seconds"] for each in (mine, rival)}
     frechet = {each["arm"]: mean(each, FRECHET, primary(mine)) for each in (mine, rival)}
     found = paired(mine, rival, SSIM, primary(mine))

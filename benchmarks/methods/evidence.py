@@ -20,6 +20,17 @@ class NotMeasured(Exception):
     """A figure that is not there, in a sentence."""
 
 
+def has_tiles(result: Json) -> bool:
+    """Whether the arm was calibrated with AMX tiles, where it multiplies in bfloat16; without, it does in float32."""
+    return "amx_bf16" in result["machine"]["flags"]
+
+
+def processor(result: Json) -> str:
+    """What seconds are of: those of one processor cannot be held against those of another."""
+    found = result["machine"]
+    return f"{found['processor']} {'with' if has_tiles(result) else 'without'} AMX, {found['threads']} threads"
+
+
 def result_of(results: Results, arm: str) -> Json:
     """The result of an arm. Raises NotMeasured."""
     if arm not in results:

@@ -22,8 +22,8 @@ class Floors:
 
 
 def known_floors(folder: Path, protocol: Protocol) -> Floors | None:
-    """The floors of a result in `folder` that was measured on the same pictures, on its prompt sets and maybe more; None
-    where there is none."""
+    """The floors of a result in `folder` that was measured on the same pictures, those of its prompt sets; None where
+    there is none."""
     for path in sorted(folder.glob("*.json")):
         result = read_result(path)
         if result is None or not result.get("floors") or not _same_pictures(result.get("protocol", {}), protocol):

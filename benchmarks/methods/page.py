@@ -5,11 +5,11 @@ A marker is `<!-- <name> -->`, and its section ends with `<!-- /<name> -->`."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.methods.claims import Claim, claims
-from benchmarks.methods.evidence import SSIM, NotMeasured, difference_json, paired, primary
+from benchmarks.methods.evidence import SSIM, NotMeasured, difference_json, paired, primary, processor
 from benchmarks.methods.results import Json, Standing, current
 from benchmarks.methods.table import COLUMNS, FLOORS, cell, columns, number, sets_of, table
 from benchmarks.shape import ROOT
@@ -46,7 +46,7 @@ def _where(standing: Mapping[str, Standing]) -> str:
     results = list(current(standing).values())
     if not results:
         return EMPTY
-    machines = sorted({f"{r['machine']['processor']}, {r['machine']['threads']} threads" for r in results})
+    machines = "; ".join(f"{mark} {name}" for name, mark in _processors(results).items())
     versions = sorted({f"{name} {version}" for r in results for name, version in r["versions"].items()})
     dates = sorted({r["date"] for r in results})
     codes = len({r["code"]["calibrating"] for r in results})
@@ -55,14 +55,19 @@ def _where(standing: Mapping[str, Standing]) -> str:
     sets = ", ".join(f"`{name}`" for name in protocol["prompt_sets"])
     return (
         f"_{len(results)} arms on {protocol['limit']} test prompts each of {sets}, seed {protocol['seed']}; "
-        f"{'; '.join(machines)}; {', '.join(versions)}; {code} of the calibrating code; "
+        f"{machines}; {', '.join(versions)}; {code} of the calibrating code; "
         f"{dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''}._"
     )
 
 
+def _processors(results: Iterable[Json]) -> dict[str, str]:
+    """The processors of results, each with the mark that seconds on it have."""
+    return {name: f"({place})" for place, name in enumerate(sorted(set(map(processor, results))), 1)}
+
+
 def _tables(standing: Mapping[str, Standing]) -> str:
     presets = {name: each for name, each in standing.items() if each.arm.group is None}
-    document = table(presets)
+    document, marks = table(presets), _processors(current(standing).values())
     parts = []
     for prompt_set in sets_of(document):
         metrics = columns(document, prompt_set)
@@ -70,7 +75,7 @@ def _tables(standing: Mapping[str, Standing]) -> str:
             [
                 _name(name, row),
                 *(cell(row[prompt_set].get(metric)) for metric in metrics),
-                f"{row['seconds']:.0f}",
+                f"{row['seconds']:.0f} {marks.get(row['processor'], '')}".rstrip(),
                 f"{(row['peak_bytes'] or 0) / 1e9:.2f}",
                 f"{row['bytes'] / 1e6:.1f}",
             ]
@@ -123,20 +128,21 @@ def _leaves(value: Json, path: str = "") -> list[str]:
 
 def _ablations(standing: Mapping[str, Standing], titles: Mapping[str, str]) -> str:
     results, parts = current(standing), []
+    marks = _processors(results.values())
     for group, title in titles.items():
         names = [name for name, each in standing.items() if each.arm.group == group and name in results]
-        rows = [_ablation(name, standing[name].arm.preset, results) for name in names]
+        rows = [_ablation(name, standing[name].arm.preset, results, marks) for name in names]
         head = ("arm", "bits", "ssim", "frechet:judge", "calibration, s", "changes", "SSIM gained over it, paired")
         if rows:
             parts.append(f"### {title}\n\n{_table(head, rows)}")
     return "\n\n".join(parts) or EMPTY
 
 
-def _ablation(name: str, preset: str, results: Mapping[str, Json]) -> list[str]:
+def _ablation(name: str, preset: str, results: Mapping[str, Json], marks: Mapping[str, str]) -> list[str]:
     result = results[name]
     figures = result["figures"][primary(result)]
     cells = [cell(figures.get(metric)) for metric in (SSIM, "frechet:judge")]
-    seconds = f"{result['calibration']['seconds']:.0f}"
+    seconds = f"{result['calibration']['seconds']:.0f} {marks[processor(result)]}"
     return [f"`{name}`", result["bits"], *cells, seconds, f"`{preset}`", _gain(result, results.get(preset))]
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.methods.arms import BITS, PRESETS
 from benchmarks.methods.claims import FLOOR
-from benchmarks.methods.evidence import SSIM, Json, Results, floor, primary
+from benchmarks.methods.evidence import SSIM, Json, Results, floor, has_tiles, primary
 
 ORDER = ("w8a8", "w6a6", "w4a8", "w4a6", "w3a8", "w4a4")
 CURVES_AT = "w4a8"
@@ -46,7 +46,7 @@ def draw(results: Results, titles: Mapping[str, str], folder: Path) -> list[str]
 
 def quality_by_seconds(presets: Sequence[Json]) -> Figure:
     """Error against seconds of calibration, both logarithmic: a panel for each of the bits that all presets have, and
-    the floor."""
+    the floor. Points are hollow where the processor had no AMX tiles."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     panels = figure.subplots(1, len(BITS), sharex=True, sharey=True)
     for bits, axis in zip(BITS, panels, strict=True):
@@ -54,7 +54,9 @@ def quality_by_seconds(presets: Sequence[Json]) -> Figure:
         for result in shown:
             mean, below, above = _error(result)
             seconds, colour = max(result["calibration"]["seconds"], 0.1), _colour(result["preset"])
-            axis.errorbar(seconds, mean, [[below], [above]], fmt="o", color=colour, markersize=4, elinewidth=1)
+            filled = colour if has_tiles(result) else "white"
+            spread = [[below], [above]]
+            axis.errorbar(seconds, mean, spread, fmt="o", color=colour, mfc=filled, markersize=4, elinewidth=1)
             axis.annotate(result["preset"], (seconds, mean), xytext=(4, 3), textcoords="offset points", fontsize=6.5)
         for result in shown[:1]:  # the floor is the same for all
             axis.axhline(1.0 - floor(result, FLOOR, SSIM, primary(result)), ls="--", color="#888888", lw=0.8)

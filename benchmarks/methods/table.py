@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.methods.evidence import processor
 from benchmarks.methods.results import Json, Standing, State
 
 FLOORS = "floors"
@@ -24,8 +25,8 @@ COLUMNS = (
 
 
 def table(standing: Mapping[str, Standing]) -> Json:
-    """`<arm>.<prompt set>.<metric>.{mean,ci95}` and `<arm>.{seconds,peak_bytes,bytes,state}` of every arm that has a
-    result; the gap of generalization as `<arm>.generalization.<prompt set>.<metric>`; and, as of the first arm,
+    """`<arm>.<prompt set>.<metric>.{mean,ci95}` and `<arm>.{seconds,processor,peak_bytes,bytes,state}` of every arm
+    that has a result; the gap of generalization as `<arm>.generalization.<prompt set>.<metric>`; and, as of the first arm,
     `floors.<floor>.<prompt set>.<metric>`."""
     rows = {name: _row(each) for name, each in standing.items() if each.result is not None}
     floors: Json = next((each.result["floors"] for each in standing.values() if _finished(each) and each.result), {})
@@ -90,6 +91,7 @@ def _row(standing: Standing) -> Json:
         **{name: _figures(figures) for name, figures in result["figures"].items()},
         "generalization": {name: _figures(gap) for name, gap in result["generalization"].items()},
         "seconds": result["calibration"]["seconds"],
+        "processor": processor(result),
         "peak_bytes": result["calibration"]["peak_bytes"],
         "bytes": result["denoiser_bytes"],
         "disturbance": result["calibration"]["disturbance"],

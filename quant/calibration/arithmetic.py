@@ -8,6 +8,6 @@ from quant.kernels import native
 
 
 def autocast() -> torch.autocast:
-    """A context in which products are in bfloat16 where the processor has tiles for them (AMX), else in float32: without
-    tiles bfloat16 takes twice the time of float32, and a calibration gains nothing from it."""
+    """A context in which products are in bfloat16 where the processor has tiles for them (AMX), else in float32, which
+    then takes half the time."""
     return torch.autocast("cpu", torch.bfloat16, enabled=native.has_tiles())

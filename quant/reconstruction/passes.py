@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from quant.reconstruction.units import Arguments, joined
 
+
 @dataclass(frozen=True)
 class Call:
     """One batch's call of a denoiser. `select` tells tables the batch's timesteps; it precedes all that is run."""

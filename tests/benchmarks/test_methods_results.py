@@ -14,6 +14,7 @@ from benchmarks.methods import plots
 from benchmarks.methods.ablation import read_ablations
 from benchmarks.methods.arms import Arm, all_arms
 from benchmarks.methods.claims import Claim, Verdict, claims, claims_json
+from benchmarks.methods.floors import known_floors
 from benchmarks.methods.measurement import write
 from benchmarks.methods.page import PAGE, PICTURES, page
 from benchmarks.methods.results import Standing, current, standings
@@ -156,6 +157,32 @@ def test_arms_on_other_prompts_are_not_tested_against_each_other(made: Made) -> 
     current(standing)["eda-dm-w4a8"]["prompt_sets"] = {"shapes-plain": {"digest": "other"}}
     found = _claim("eda-dm-better-w4a8", standing)
     assert found.verdict is Verdict.NOT_MEASURED and "same prompts" in found.lacking
+
+
+def test_seconds_of_two_kinds_of_processor_are_not_held_against_each_other(made: Made) -> None:
+    standing = made()
+    current(standing)["q-diffusion-w4a8"]["machine"]["flags"] = []
+    found = _claim("s2p-v2-faster-and-better-w4a8", standing)
+    assert found.verdict is Verdict.NOT_MEASURED and "one kind of processor" in found.lacking
+    text = page(PAGE.read_text(encoding="utf-8"), standing, {})
+    assert "(1) a processor with AMX, 2 threads" in text and "(2) a processor without AMX, 2 threads" in text
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    assert "| 900 (1) |" in rows["s2p-v2-w4a8"] and "| 1500 (2) |" in rows["q-diffusion-w4a8"]
+
+
+@pytest.mark.parametrize("group", [None, "ranges"], ids=["preset", "ablation"])
+def test_floors_are_those_of_an_arm_that_drew_the_same_pictures(tmp_path: Path, made: Made, group: str | None) -> None:
+    made()
+    folder, protocol = tmp_path / "results", Protocol().of(group)
+    found = known_floors(folder, protocol)
+    assert found is not None and found.drawn_with == "best-w4a6"
+    assert set(found.figures["bfloat16"]) == set(found.curves["bfloat16"]) == set(protocol.prompt_sets)
+    first = folder / "best-w4a6.json"
+    write(json.loads(first.read_text()) | {"floors": {}}, first)
+    taken = known_floors(folder, protocol)
+    assert taken is not None and taken.drawn_with == "best-w4a8"
+    assert known_floors(folder, protocol.model_copy(update={"limit": 511})) is None
+    assert known_floors(folder, protocol.model_copy(update={"prompt_sets": ("shapes-plain", "another")})) is None
 
 
 def test_a_stale_result_is_shown_and_confirms_nothing(made: Made, tmp_path: Path) -> None:
