@@ -26,7 +26,7 @@ COLUMNS = (
 
 def table(standing: Mapping[str, Standing]) -> Json:
     """`<arm>.<prompt set>.<metric>.{mean,ci95}` and `<arm>.{seconds,processor,peak_bytes,bytes,state}` of every arm
-    that has a result; the gap of generalization as `<arm>.generalization.<prompt set>.<metric>`; and, as of the first arm,
+    that has a result; the gap of generalization as `<arm>.generalization.<prompt set>.<metric>`; and the first arm's
     `floors.<floor>.<prompt set>.<metric>`."""
     rows = {name: _row(each) for name, each in standing.items() if each.result is not None}
     floors: Json = next((each.result["floors"] for each in standing.values() if _finished(each) and each.result), {})
