@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from quant.fake_quantization.chance import chosen
 from quant.fake_quantization.fake_quantize import fake_quantize
 from quant.quantizers.activation import FLOAT_BITS, ActivationParameters, ActivationTable
 from quant.timesteps import SampleGroups
@@ -59,4 +60,4 @@ class InputQuantizer(nn.Module):
         out = fake_quantize(x, scale, -zero_point, 2.0 ** bits.float() - 1.0 - zero_point)
         if self.drop == 0.0 or not torch.is_grad_enabled():
             return out
-        return torch.where(torch.rand_like(x, dtype=torch.float32) < self.drop, x, out)
+        return torch.where(chosen(x.shape, self.drop).to(x.device), x, out)

@@ -11,6 +11,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from quant.fake_quantization.chance import chosen
 from quant.fake_quantization.layer import FakeQuantizedLayer
 
 BLOCKS = (ResnetBlock2D, BasicTransformerBlock)
@@ -78,7 +79,7 @@ class Arguments:
         def mix(mine: Any, theirs: Any) -> Any:
             if not isinstance(mine, Tensor):
                 return mine
-            return torch.where(torch.rand(mine.shape, generator=generator) < share, theirs, mine)
+            return torch.where(chosen(mine.shape, share, generator), theirs, mine)
 
         pairs = zip(self.positional, other.positional, strict=True)
         return Arguments(
