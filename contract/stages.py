@@ -215,6 +215,16 @@ class RelaxedSteps(Option):
     prompts: int = Field(default=8, ge=1, le=64)
 
 
+class RelaxedInputs(Option):
+    """More bits for the inputs of single layers at single steps, the `share` of all of them that the picture notices
+    most, measured on `prompts` trajectories."""
+
+    kind: Literal["sensitive"] = "sensitive"
+    share: float = Field(default=0.01, gt=0.0, le=1.0, allow_inf_nan=False)
+    bits: RelaxedBits = 16
+    prompts: int = Field(default=4, ge=1, le=64)
+
+
 class NoFineTuning(Option):
     """What the stages before made is final."""
 
@@ -285,7 +295,7 @@ class StageOptions(BaseModel):
     weight_scales: WeightScales | None = None
     rounding: Annotated[Rounding, Choice] | None = None
     ranges: Annotated[Ranges, Choice] | None = None
-    bits_over_time: Annotated[SameBits | RelaxedWindow | RelaxedSteps, Choice] | None = None
+    bits_over_time: Annotated[SameBits | RelaxedWindow | RelaxedSteps | RelaxedInputs, Choice] | None = None
     fine_tuning: Annotated[NoFineTuning | FineTuning, Choice] | None = None
     output_correction: Annotated[NoCorrection | Ptqd, Choice] | None = None
 
@@ -311,7 +321,7 @@ class Stages(BaseModel):
     weight_scales: WeightScales = WeightScales()
     rounding: Annotated[Rounding, Choice] = Nearest()
     ranges: Annotated[Ranges, Choice] = ObservedRanges()
-    bits_over_time: Annotated[SameBits | RelaxedWindow | RelaxedSteps, Choice] = SameBits()
+    bits_over_time: Annotated[SameBits | RelaxedWindow | RelaxedSteps | RelaxedInputs, Choice] = SameBits()
     fine_tuning: Annotated[NoFineTuning | FineTuning, Choice] = NoFineTuning()
     output_correction: Annotated[NoCorrection | Ptqd, Choice] = NoCorrection()
     split_shortcuts: bool = False

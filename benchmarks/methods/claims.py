@@ -22,6 +22,7 @@ from benchmarks.methods.evidence import (
     primary,
     processor,
     result_of,
+    typical_ratio,
 )
 
 SIGNIFICANT = 0.01
@@ -125,7 +126,7 @@ def _reduction(preset: str, bits: str, least: float, results: Results) -> Judgem
 
 
 def _better(arm: str, others: tuple[str, ...], results: Results) -> Judgement:
-    """Paired on SSIM, which decides, and on the latents."""
+    """Paired on the mean of SSIM, which decides, and on the latents; and the ratio of their typical errors."""
     mine = result_of(results, arm)
     numbers: Json = {}
     holds = True
@@ -135,7 +136,9 @@ def _better(arm: str, others: tuple[str, ...], results: Results) -> Judgement:
         holds &= (found.mean or 0.0) > 0.0 and found.p is not None and found.p < SIGNIFICANT
         numbers[other] = {
             prompt_set: {
-                metric: difference_json(paired(mine, second, metric, prompt_set)) for metric in (SSIM, "latent_mse")
+                metric: difference_json(paired(mine, second, metric, prompt_set))
+                | {"typical": typical_ratio(mine, second, metric, prompt_set)}
+                for metric in (SSIM, "latent_mse")
             }
             for prompt_set in mine["figures"]
             if prompt_set in second["figures"]  # ablations are drawn for the primary set alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -14,6 +15,8 @@ Results = Mapping[str, Json]
 FRECHET, SSIM = "frechet:judge", "ssim"
 BETTER_IS_LOWER = ("latent_mse",)
 """Of the metrics that are kept prompt by prompt."""
+SMALLEST = 1e-9
+"""What an error of nothing counts as where logarithms are taken."""
 
 
 class NotMeasured(Exception):
@@ -64,6 +67,29 @@ def error(result: Json, metric: str, prompt_set: str) -> float:
 def paired(first: Json, second: Json, metric: str, prompt_set: str) -> Difference:
     """How much better the first is, prompt by prompt: positive is better. Raises NotMeasured where the two were not
     measured on the same prompts and seeds."""
+    scores = _scores(first, second, metric, prompt_set)
+    if metric in BETTER_IS_LOWER:
+        scores.reverse()
+    return _difference(*(tuple(each) for each in scores))
+
+
+def typical_ratio(first: Json, second: Json, metric: str, prompt_set: str) -> Json:
+    """The first one's error over the second one's in the geometric mean over prompts, which the few that take another
+    branch do not decide, with the interval and p of the logarithms. Raises NotMeasured as `paired`."""
+    logs = [
+        tuple(None if score is None else _log_error(score, metric) for score in each)
+        for each in _scores(first, second, metric, prompt_set)
+    ]
+    found = _difference(*logs)
+    interval = [math.exp(end) for end in found.ci95] if found.ci95 else None
+    return {"ratio": None if found.mean is None else math.exp(found.mean), "ci95": interval, "p": found.p}
+
+
+def _log_error(score: float, metric: str) -> float:
+    return math.log(max(score if metric in BETTER_IS_LOWER else 1.0 - score, SMALLEST))
+
+
+def _scores(first: Json, second: Json, metric: str, prompt_set: str) -> list[list[float | None]]:
     names = f"{first['arm']} and {second['arm']}"
     digests = [each["prompt_sets"].get(prompt_set, {}).get("digest") for each in (first, second)]
     seeds = [each["seeds"]["evaluation"] for each in (first, second)]
@@ -72,9 +98,7 @@ def paired(first: Json, second: Json, metric: str, prompt_set: str) -> Differenc
     scores = [each["paired"].get(prompt_set, {}).get(metric) for each in (first, second)]
     if None in scores:
         raise NotMeasured(f"{names}, {metric} of every prompt of {prompt_set}")
-    if metric in BETTER_IS_LOWER:
-        scores.reverse()
-    return _difference(*(tuple(each) for each in scores))
+    return scores
 
 
 def difference_json(difference: Difference) -> Json:

@@ -128,6 +128,15 @@ class Workbench:
         """A denoiser's output on samples."""
         return family_of(self.pipeline).call_denoiser(denoiser, *rows.arguments)  # type: ignore[no-any-return]
 
+    def guided(self, denoiser: nn.Module, states: Samples) -> Tensor:
+        """The outputs that the sampler takes, float32 [states, C, H, W], from those of all guidance branches."""
+        output = torch.cat([self.call(denoiser, batch) for batch in states.batches(BATCH)])
+        branches = self.drawn.conditioning.shape[1]
+        if branches == 1:
+            return output
+        without, with_prompt = output.unflatten(0, (-1, branches)).unbind(1)
+        return without + self.inputs.sampling.guidance_scale * (with_prompt - without)
+
     def quantize_weights(self, on: bool) -> None:
         """Makes the student's layers multiply by quantized weights, or by the masters."""
         for layer in self.layers.values():

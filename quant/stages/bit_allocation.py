@@ -8,7 +8,7 @@ from torch import Tensor
 from contract.stages import SensitiveBits, UniformBits
 from quant.calibration.bit_allocation import Candidate, greedy, integer_programme, ranking, sqnr
 from quant.calibration.trajectories import Samples
-from quant.calibration.workbench import BATCH, Workbench
+from quant.calibration.workbench import Workbench
 from quant.quantizers.weight import mse_scale
 
 TRAINED_SHARE = 0.25
@@ -53,14 +53,14 @@ def _sensitivities(bench: Workbench, widths: tuple[int, ...], options: Sensitive
     def work() -> dict[str, Tensor]:
         with bench.float_inputs():
             bench.quantize_weights(False)
-            reference = _guided(bench, states)
+            reference = bench.guided(bench.student, states)  # not autocast: bfloat16 hides a layer
             found = []
             for done, layer in enumerate(layers.values(), 1):
                 scale, bits = layer.weight_scale.data, layer.weight_bits
                 layer.weight_quantized = True
                 for width in widths:
                     layer.weight_bits, layer.weight_scale.data = width, mse_scale(layer.weight, width)
-                    found.append(sqnr(reference, _guided(bench, states)))
+                    found.append(sqnr(reference, bench.guided(bench.student, states)))
                 layer.weight_quantized, layer.weight_bits, layer.weight_scale.data = False, bits, scale
                 bench.progress("sensitivity", done, len(layers))
         return {"sqnr": torch.tensor(found, dtype=torch.float64).view(len(layers), len(widths))}
@@ -78,12 +78,3 @@ def _states(bench: Workbench, options: SensitiveBits) -> Samples:
     count, steps = bench.drawn.latents.shape[:2]
     prompts, wanted = min(options.prompts, count), min(options.steps, steps)
     return bench.drawn.pick(tuple((i, k * steps // wanted) for k in range(wanted) for i in range(prompts)))
-
-
-def _guided(bench: Workbench, states: Samples) -> Tensor:
-    output = torch.cat([bench.call(bench.student, batch) for batch in states.batches(BATCH)])  # bfloat16 hides a layer
-    branches = bench.drawn.conditioning.shape[1]
-    if branches == 1:
-        return output
-    without, with_prompt = output.unflatten(0, (-1, branches)).unbind(1)
-    return without + bench.inputs.sampling.guidance_scale * (with_prompt - without)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contract.stages import RelaxedSteps, RelaxedWindow, SameBits
+from contract.stages import RelaxedInputs, RelaxedSteps, RelaxedWindow, SameBits
+from quant.calibration.input_sensitivity import input_sensitivities
 from quant.calibration.trajectories import record
 from quant.calibration.walk import denoise_with
 from quant.calibration.workbench import Workbench
@@ -13,11 +14,15 @@ from quant.stages import ranges
 
 
 def apply(bench: Workbench) -> None:
-    """Gives the groups of the relaxed steps more bits; ranges are set at their own bits afterwards."""
+    """Gives the groups of the relaxed steps, or inputs at steps, more bits; ranges are set at their own bits
+    afterwards."""
     options = bench.stages.bits_over_time
     if isinstance(options, SameBits):
         return
     steps = len(bench.timesteps)
+    if isinstance(options, RelaxedInputs):
+        _relax_inputs(bench, options)
+        return
     if isinstance(options, RelaxedWindow):
         chosen = window(steps, options.start, options.end)
     else:
@@ -64,6 +69,27 @@ def _best_window(bench: Workbench, options: RelaxedSteps, steps: int) -> list[in
         return {"errors": torch.tensor(errors)}
 
     return windows[int(bench.journal.once("relaxed-windows", work)["errors"].argmin())]
+
+
+def _relax_inputs(bench: Workbench, options: RelaxedInputs) -> None:
+    """Our rule: the (input, step) pairs without which the error of the final latents would be least."""
+
+    def work() -> dict[str, Tensor]:
+        ranges.observe_reference(bench, "relaxed")
+        bench.quantize_weights(False)
+        bench.quantize_inputs(True)
+        found = input_sensitivities(bench, options.prompts)
+        bench.quantize_inputs(False)
+        return {"sensitivities": found}
+
+    found = bench.journal.once("relaxed-inputs", work)["sensitivities"]
+    bench.quantize_weights(True)
+    count = min(max(round(options.share * found.numel()), 1), int((found > 0.0).sum()))
+    groups = torch.tensor([bench.groups.nearest(timestep) for timestep in bench.timesteps])
+    quantizers = list(bench.quantizers.values())
+    for pair in found.flatten().topk(count).indices.tolist():
+        quantizer, step = divmod(pair, found.shape[1])
+        quantizers[quantizer].bits[groups[step]] = options.bits
 
 
 @torch.no_grad()

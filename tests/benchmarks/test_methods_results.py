@@ -14,6 +14,7 @@ from benchmarks.methods import plots
 from benchmarks.methods.ablation import read_ablations
 from benchmarks.methods.arms import Arm, all_arms
 from benchmarks.methods.claims import Claim, Verdict, claims, claims_json
+from benchmarks.methods.evidence import typical_ratio
 from benchmarks.methods.floors import known_floors
 from benchmarks.methods.measurement import write
 from benchmarks.methods.page import PAGE, PICTURES, page
@@ -136,6 +137,22 @@ def test_a_reduction_is_against_the_best_rival_and_of_both_errors(made: Made) ->
 )
 def test_claims_that_do_not_hold_are_not_confirmed(made: Made, claim: str, errors: dict[str, float]) -> None:
     assert _claim(claim, made(**errors)).verdict is Verdict.NOT_CONFIRMED
+
+
+def test_the_typical_ratio_is_that_of_geometric_means_whatever_a_few_pictures_do(made: Made) -> None:
+    results = current(made())
+    mine, other = results["eda-dm-w4a8"], results["q-diffusion-w4a8"]
+    errors = [0.01 * (1 + i % 7) for i in range(64)]
+    mine["paired"]["shapes-plain"] = {"ssim": [1 - 0.8 * e for e in errors], "latent_mse": [0.5 * e for e in errors]}
+    other["paired"]["shapes-plain"] = {"ssim": [1 - e for e in errors], "latent_mse": list(errors)}
+    assert typical_ratio(mine, other, "ssim", "shapes-plain")["ratio"] == pytest.approx(0.8)
+    found = typical_ratio(mine, other, "latent_mse", "shapes-plain")
+    assert (found["ratio"], found["ci95"]) == (pytest.approx(0.5), pytest.approx([0.5, 0.5]))
+    mine["paired"]["shapes-plain"]["ssim"][0] = 0.2  # one picture that takes another branch
+    spoiled = typical_ratio(mine, other, "ssim", "shapes-plain")
+    assert 0.8 < spoiled["ratio"] < 0.87 and spoiled["p"] < 0.01
+    mine["paired"]["shapes-plain"]["ssim"][1] = None
+    assert typical_ratio(mine, other, "ssim", "shapes-plain")["ratio"] > 0.8
 
 
 def test_accuracy_may_fall_by_a_point(made: Made) -> None:

@@ -12,6 +12,7 @@ from contract.stages import (
     EveryStep,
     ProgressiveRanges,
     Ptqd,
+    RelaxedInputs,
     RelaxedSteps,
     RelaxedWindow,
     SameBits,
@@ -113,6 +114,41 @@ def test_automatic_relaxing_finds_the_window_that_helps_most() -> None:
     assert len(notes) == 4 and not any(quantizer.enabled for quantizer in bench.quantizers.values())
     ranges.apply(bench)
     assert final_error(bench) < final_error(_bench(SameBits()))
+
+
+def _raised(bench: Workbench) -> set[tuple[str, int]]:
+    """The (input, step) pairs with more bits than the recipe has."""
+    bits = {name: quantizer.bits.tolist() for name, quantizer in bench.quantizers.items()}
+    return {(name, step) for name, own in bits.items() for step in range(STEPS) if own[step] != 4}
+
+
+def test_the_share_of_inputs_is_relaxed_and_no_other() -> None:
+    bench = _bench(RelaxedInputs(share=0.05, bits=8, prompts=2), until=bits_over_time)
+    assert len(_raised(bench)) == round(0.05 * len(bench.quantizers) * STEPS)
+    assert {int(b) for quantizer in bench.quantizers.values() for b in quantizer.bits} == {4, 8}
+
+
+def test_the_input_that_spoils_the_picture_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One input at one step is given a step size that nothing is left of."""
+    observe = ranges.observe_reference
+    name = "up_blocks.1.resnets.1.conv_shortcut"
+
+    def spoiled(bench: Workbench, stage: str) -> None:
+        observe(bench, stage)
+        bench.quantizers[name].scale[3] *= 100.0
+
+    monkeypatch.setattr(ranges, "observe_reference", spoiled)
+    bench = _bench(RelaxedInputs(share=1e-6, prompts=2), until=weight_scales, activation_bits=8)
+    bits_over_time.apply(bench)
+    raised = {(n, s) for n, q in bench.quantizers.items() for s, bits in enumerate(q.bits.tolist()) if bits != 8}
+    assert raised == {(name, 3)}
+
+
+def test_relaxed_inputs_help_more_than_a_step_of_the_same_cost() -> None:
+    step = _bench(RelaxedWindow(start=0.95, end=1.0, bits=16))
+    inputs = _bench(RelaxedInputs(share=1.0 / STEPS, prompts=PROMPTS))
+    assert len(_raised(inputs)) == len(_raised(step))
+    assert final_error(inputs) < final_error(step) < final_error(_bench(SameBits()))
 
 
 @torch.no_grad()

@@ -9,7 +9,16 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from contract.stages import EveryStep, ObservedRanges, Precalculate, ProgressiveRanges, Ptqd, RelaxedWindow, Stages
+from contract.stages import (
+    EveryStep,
+    ObservedRanges,
+    Precalculate,
+    ProgressiveRanges,
+    Ptqd,
+    RelaxedInputs,
+    RelaxedWindow,
+    Stages,
+)
 from quant.calibration.workbench import Workbench
 from quant.checkpoint import save_checkpoint
 from quant.fake_quantization.layer import FakeQuantizedLayer
@@ -42,6 +51,15 @@ CASES: dict[str, tuple[Stages, dict[str, Any]]] = {
             per_step=True,
         ),
         {"layer_bits": MIXED, "keep_float": ("conv_out",), "activation_bits": 5},
+    ),
+    "some inputs relaxed": (
+        Stages(
+            inputs=EveryStep(prompts=4),
+            ranges=ProgressiveRanges(prompts=4),
+            bits_over_time=RelaxedInputs(share=0.3, prompts=2),
+            per_step=True,
+        ),
+        {},
     ),
     "a row for every step, packed": (
         Stages(inputs=EveryStep(prompts=4), ranges=ObservedRanges(kind="mse"), split_shortcuts=True, per_step=True),
