@@ -109,7 +109,8 @@ def _declared() -> Iterator[tuple[str, str, Callable[[Results], Judgement]]]:
 
 
 def _reduction(preset: str, bits: str, least: float, results: Results) -> Judgement:
-    """By how much each error is below the least error of any rival, which need not be the same for both."""
+    """By how much each error is below the least error of any rival, which need not be the same for both; and how the
+    typical errors of single pictures compare, which decides nothing."""
     mine = result_of(results, f"{preset}-{bits}")
     rivals = [result_of(results, f"{rival}-{bits}") for rival in RIVALS]
     numbers: Json = {"least": least}
@@ -120,6 +121,8 @@ def _reduction(preset: str, bits: str, least: float, results: Results) -> Judgem
             own = error(mine, metric, prompt_set)
             reduction = 1.0 - own / errors[best] if errors[best] > 0.0 else 0.0
             found = {"error": own, "best_rival": best, "rival_error": errors[best], "reduction": reduction}
+            if metric == SSIM:
+                found["typical"] = typical_ratio(mine, results[best], SSIM, prompt_set)
             numbers.setdefault(prompt_set, {})[_error_name(metric)] = found
     decides = numbers[primary(mine)].values()
     return all(each["reduction"] >= least for each in decides), numbers

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from quant.kernels import native
 from quant.kernels.engine import Operands, Passes, Window
 from quant.kernels.opaque_weight import NibbleWeight, OpaqueWeight, store
 
@@ -112,6 +113,8 @@ class _Convolution:
         self._biases: dict[int, Tensor] = {}
 
     def __call__(self, codes: Tensor, group: int, dtype: torch.dtype, residual: Tensor | None = None) -> Tensor:
+        if dtype is torch.float16 and not native.has_tiles():  # oneDNN has no such convolution without AMX
+            return self(codes, group, torch.float32, None if residual is None else residual.float()).to(dtype)
         inputs, window = self._inputs.at(group), self._window
         stride, dilation = list(window.stride), list(window.dilation)
         codes, stride[1] = self._without_lone_column(codes, stride[1])

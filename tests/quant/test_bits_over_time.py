@@ -144,8 +144,8 @@ def test_the_input_that_spoils_the_picture_is_found(monkeypatch: pytest.MonkeyPa
     assert raised == {(name, 3)}
 
 
-def test_relaxed_inputs_help_more_than_a_step_of_the_same_cost() -> None:
-    step = _bench(RelaxedWindow(start=0.95, end=1.0, bits=16))
+def test_relaxed_inputs_help_more_than_the_best_step_of_the_same_cost() -> None:
+    step = _bench(RelaxedSteps(width=1.0 / STEPS, bits=16, prompts=PROMPTS))
     inputs = _bench(RelaxedInputs(share=1.0 / STEPS, prompts=PROMPTS))
     assert len(_raised(inputs)) == len(_raised(step))
     assert final_error(inputs) < final_error(step) < final_error(_bench(SameBits()))
