@@ -87,7 +87,7 @@ class _Pass(greenlet):
     arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     def go_on(self, unit: str, after: bool) -> Reached:
-        self.unit, self.after = unit, after
+        self.unit, self.after, self._asker = unit, after, getcurrent()
         gradients = torch.is_grad_enabled()
         found = self.switch()
         torch.set_grad_enabled(gradients)
@@ -103,7 +103,7 @@ class _Pass(greenlet):
     def halt(self, reached: Reached) -> None:
         """Called inside of the pass: the rest waits until somebody asks for another unit."""
         with torch.enable_grad(), torch.autocast("cpu", enabled=False):
-            self.parent.switch(reached)
+            self._asker.switch(reached)
 
 
 def _before(name: str) -> Callable[..., None]:
