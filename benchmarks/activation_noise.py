@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -49,7 +50,7 @@ def measure(name: str, pictures: int, threads: int) -> Json:
     torch.set_num_threads(threads)
     bench = _bench(read_recipe(ROOT / "recipes" / f"{name}.toml"))
     prompts = tuple(prompt.text for prompt in load_prompts(PROMPTS, PROMPT_SET, "validation", pictures))
-    walks = Inputs(prompts, _seeded(bench.inputs.sampling)).walks(bench.pipeline, pictures)
+    walks = Inputs(prompts, replace(bench.inputs.sampling, seed=SEED)).walks(bench.pipeline, pictures)
     truth = _final(bench, walks, student=False)
     steps = range(len(bench.timesteps))
     errors = {"no step": _relative(_final(bench, walks, student=True), truth)}
@@ -91,12 +92,6 @@ def _bench(recipe: Recipe) -> Workbench:
         stage.apply(bench)
     bench.quantize_weights(False)
     return bench
-
-
-def _seeded(sampling: Sampling) -> Sampling:
-    return Sampling(
-        "", seed=SEED, num_inference_steps=sampling.num_inference_steps, guidance_scale=sampling.guidance_scale
-    )
 
 
 def _relax(bench: Workbench, steps: Iterable[int], names: Iterable[str] | None = None) -> dict[str, Tensor]:
