@@ -140,11 +140,13 @@ def test_attention(
     scale = width**-0.5
     out = passes.attention(*inputs, scale, None)
     assert out.shape == (batch, queries, heads * width) and out.dtype == dtype
-    if passes is not TORCH:  # it multiplies in bfloat16, whatever the dtype of the model
+    tiles = passes is not TORCH and native.has_tiles()
+    if tiles:  # it multiplies in bfloat16, whatever the dtype of the model; without tiles it is torch's
         q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
     scores = np.einsum("blhd,bshd->bhls", q.double().numpy(), k.double().numpy()) * scale
     wanted = np.einsum("bhls,bshd->blhd", softmax(scores, axis=-1), v.double().numpy()).reshape(out.shape)
-    tolerance = 2e-6 if dtype == torch.float32 and passes is TORCH else 1.5e-2
+    # Sums of float32 in another order, which differs between processors: 2.01e-6 was seen without AMX.
+    tolerance = 4e-6 if dtype == torch.float32 and not tiles else 1.5e-2
     assert np.abs(out.double().numpy() - wanted).max() <= tolerance * max(np.abs(wanted).max(), 0.1)
     to = ActivationParameters(0.05, 120)
     coded = passes.attention(*inputs, scale, to).double().numpy()
