@@ -21,7 +21,8 @@ from benchmarks.machine import machine, today
 from benchmarks.result import AsJson, Keep, save, stderr, stdout
 from benchmarks.shape import ROOT
 from contract.recipe import Recipe, read_recipe
-from contract.stages import Nearest, NoFineTuning, Stages
+from contract.stages import Nearest, NoFineTuning, SameBits, Stages
+from quant.calibration.input_sensitivity import input_sensitivities
 from quant.calibration.trajectories import record
 from quant.calibration.walk import State, Walk, denoise_with
 from quant.calibration.workbench import Inputs, Workbench
@@ -42,6 +43,12 @@ SEED = 7_000_000
 LAST = (1, 2, 5)
 """Numbers of last steps that are also run with floating-point activations."""
 
+SHARES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+"""Shares of all inputs at steps that are also run in floating point, those that the picture notices most."""
+
+PROBED = 4
+"""Calibration prompts by which those are found."""
+
 Json = dict[str, Any]
 
 
@@ -53,10 +60,16 @@ def measure(name: str, pictures: int, threads: int) -> Json:
     walks = Inputs(prompts, replace(bench.inputs.sampling, seed=SEED)).walks(bench.pipeline, pictures)
     truth = _final(bench, walks, student=False)
     steps = range(len(bench.timesteps))
-    errors = {"no step": _relative(_final(bench, walks, student=True), truth)}
+    errors = {"nothing": _relative(_final(bench, walks, student=True), truth)}
     for last in LAST:
         with_bits = _relax(bench, steps[-last:])
         errors[f"last {last}"] = _relative(_final(bench, walks, student=True), truth)
+        _restore(bench, with_bits)
+    sensitivities = input_sensitivities(bench, PROBED)
+    for share in SHARES:
+        with_bits = _bits(bench)
+        bits_over_time.raise_bits(bench, sensitivities, share, FLOAT_BITS)
+        errors[f"{share:.1%} of inputs"] = _relative(_final(bench, walks, student=True), truth)
         _restore(bench, with_bits)
     return {
         "question": "activation_noise",
@@ -73,9 +86,10 @@ def measure(name: str, pictures: int, threads: int) -> Json:
 
 
 def _bench(recipe: Recipe) -> Workbench:
-    """Calibrated as the recipe says, but for its weights, which are put back to floating point."""
+    """Calibrated as the recipe says, but with the same bits at all steps, and its weights in floating point."""
     own = recipe.complete(find(quant.methods, recipe.method).STAGES)
-    stages = Stages.model_validate(own.model_dump() | {"rounding": Nearest(), "fine_tuning": NoFineTuning()})
+    without = {"rounding": Nearest(), "fine_tuning": NoFineTuning(), "bits_over_time": SameBits()}
+    stages = Stages.model_validate(own.model_dump() | without)
     pipeline = load_reference(describe(MODEL, MODELS))
     count = recipe.calibration.num_prompts
     prompts = tuple(prompt.text for prompt in load_prompts(PROMPTS, PROMPT_SET, "calibration", count))
@@ -87,7 +101,7 @@ def _bench(recipe: Recipe) -> Workbench:
         guidance_scale=inputs.guidance_scale,
     )
     bench = open_bench(pipeline, recipe, stages, Inputs(prompts, sampling))
-    for stage in (calibration_inputs, weight_scales, bits_over_time, ranges):
+    for stage in (calibration_inputs, weight_scales, ranges):
         stderr.print(stage.__name__.rpartition(".")[2], style="dim")
         stage.apply(bench)
     bench.quantize_weights(False)
@@ -96,10 +110,14 @@ def _bench(recipe: Recipe) -> Workbench:
 
 def _relax(bench: Workbench, steps: Iterable[int], names: Iterable[str] | None = None) -> dict[str, Tensor]:
     """Puts the inputs of layers to floating point at steps; returns the bits as they were."""
-    before = {name: quantizer.bits.clone() for name, quantizer in bench.quantizers.items()}
+    before = _bits(bench)
     for name in names or before:
         bench.quantizers[name].bits[list(steps)] = FLOAT_BITS
     return before
+
+
+def _bits(bench: Workbench) -> dict[str, Tensor]:
+    return {name: quantizer.bits.clone() for name, quantizer in bench.quantizers.items()}
 
 
 def _restore(bench: Workbench, bits: dict[str, Tensor]) -> None:
@@ -182,7 +200,7 @@ def main(
     if as_json:
         stdout.print_json(json.dumps(result))
         return
-    steps = Table("steps in floating point", "relative squared error", "95 %", title=recipe)
+    steps = Table("in floating point", "relative squared error", "95 %", title=recipe)
     for relaxed, found in result["relaxed"].items():
         low, high = found["ci95"]
         steps.add_row(relaxed, f"{found['mean']:.3g}", f"{low:.3g} to {high:.3g}")

@@ -22,6 +22,7 @@ SMALLEST = 1e-6
 LABEL = "1 - SSIM"
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "facsimile", "font.size": 9, "axes.spines.top": False}
 WIDTH = 7.5
+PLACES = 3
 
 
 def draw(results: Results, titles: Mapping[str, str], folder: Path) -> list[str]:
@@ -40,8 +41,18 @@ def draw(results: Results, titles: Mapping[str, str], folder: Path) -> list[str]
         if drawn:
             folder.mkdir(parents=True, exist_ok=True)
         for name, figure in drawn.items():
+            _settle(figure)
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     return [f"{name}.svg" for name in drawn]
+
+
+def _settle(figure: Figure) -> None:
+    """Rounds where the layout put the axes: its last digits differ between processors, and with them names in the
+    file."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        axis.set_position([round(float(edge), PLACES) for edge in axis.get_position().bounds])
 
 
 def quality_by_seconds(presets: Sequence[Json]) -> Figure:

@@ -2,35 +2,104 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from quant.calibration.walk import Walk, denoise_with
 from quant.calibration.workbench import BATCH, Workbench
-from quant.quantizers.activation import FLOAT_BITS
+from quant.fake_quantization.input import InputQuantizer
+
+PROBES = 4
+"""Random directions of the output for each state: two digits of a share are not needed to rank thousands."""
+
+
+def input_sensitivities(bench: Workbench, prompts: int) -> Tensor:
+    """What one input that is quantized at one step costs the final latents: relative squared error, float64
+    [quantizers, steps], inputs in the order of `bench.quantizers`, whose ranges must be set and which must be on.
+
+    A step's cost is measured on the first `prompts` calibration trajectories, quantized at that step only, and shared
+    among its inputs by what each of them does to the guided output."""
+    count = min(prompts, bench.drawn.latents.shape[0])
+    shares = _shares(bench, count)
+    return shares / shares.sum(dim=0).clamp_min(torch.finfo(shares.dtype).tiny) * _costs(bench, count)
 
 
 @torch.no_grad()
-def input_sensitivities(bench: Workbench, prompts: int) -> Tensor:
-    """By how much the squared error of the final latents falls, to first order, when one input stays in floating point
-    at one step: float64 [quantizers, steps], inputs in the order of `bench.quantizers`, whose ranges must be set.
+def _costs(bench: Workbench, count: int) -> Tensor:
+    """Geometric mean over pictures, float64 [steps], so that one that takes another branch does not decide it."""
+    student, reference = (denoise_with(bench.pipeline, each) for each in (bench.student, bench.reference))
 
-    The error of the guided output is measured on the first `prompts` calibration trajectories, at all steps in one
-    pass for every input, and weighed by how far it moves the final latents through the sampler alone."""
-    count, steps = min(prompts, bench.drawn.latents.shape[0]), bench.drawn.latents.shape[1]
-    states = bench.drawn.pick(tuple((i, k) for i in range(count) for k in range(steps)))
-    wanted = bench.guided(bench.reference, states).unflatten(0, (count, steps))
-    walk = bench.inputs.walks(bench.pipeline, min(count, BATCH // 2))[0]
-    weights = walk.influence(wanted[: len(walk.start)]).square()
+    def finish(walk: Walk) -> Tensor:
+        while not walk.done:
+            walk.advance(reference(*walk.state.rows))
+        return walk.latents
 
-    def errors() -> Tensor:
-        output = bench.guided(bench.student, states).unflatten(0, (count, steps))
-        return (output - wanted).double().square().flatten(2).sum(dim=2).mean(dim=0)
+    found = []
+    for walk in bench.inputs.walks(bench.pipeline, count, batch=BATCH // 2):
+        quantized = []
+        while not walk.done:
+            aside = walk.fork()
+            aside.advance(student(*aside.state.rows))
+            quantized.append(finish(aside))
+            walk.advance(reference(*walk.state.rows))
+            bench.progress("sensitive steps", walk.step, len(walk.timesteps))
+        truth = walk.latents.double()
+        errors = (torch.stack(quantized, dim=1) - truth[:, None]).square().flatten(2).sum(dim=2)
+        found.append(errors / truth.square().flatten(1).sum(dim=1, keepdim=True))
+    return torch.cat(found).clamp_min(1e-12).log().mean(dim=0).exp()
 
-    whole, found = errors(), []
-    for done, (name, quantizer) in enumerate(bench.quantizers.items(), 1):
-        bits = quantizer.bits.clone()
-        quantizer.bits.fill_(FLOAT_BITS)
-        found.append((whole - errors()) * weights)
-        quantizer.bits.copy_(bits)
-        bench.progress("sensitive inputs", done, len(bench.quantizers), name)
-    return torch.stack(found)
+
+def _shares(bench: Workbench, count: int) -> Tensor:
+    """The squared error of the guided output that each input's rounding makes, to first order: float64 [quantizers,
+    steps].
+
+    For random signs v, (v J n)^2 is on average the squared length of J n, where n is the rounding error and J the
+    output's derivative: one backward pass has it for all inputs."""
+    branches, steps = bench.drawn.conditioning.shape[1], bench.drawn.latents.shape[1]
+    scale = bench.inputs.sampling.guidance_scale
+    weights = torch.tensor([1.0] if branches == 1 else [1.0 - scale, scale])
+    found = torch.zeros(len(bench.quantizers), steps, dtype=torch.float64)
+    with bench.seeded("sensitive inputs") as generator, torch.enable_grad(), _rounding(bench.quantizers) as moved:
+        for step in range(steps):
+            output = bench.call(bench.student, bench.drawn.pick(tuple((i, step) for i in range(count))))
+            for _ in range(PROBES):
+                signs = torch.randint(2, (count, 1, *output.shape[1:]), generator=generator) * 2.0 - 1.0
+                probe = (signs * weights.view(1, -1, 1, 1, 1)).flatten(0, 1)
+                output.backward(probe.to(output), retain_graph=True)
+                for place, name in enumerate(bench.quantizers):
+                    found[place, step] += moved[name].view(count, branches).sum(dim=1).square().mean()
+                    moved[name].zero_()
+            moved.clear()
+            bench.progress("sensitive inputs", step + 1, steps)
+    return found / PROBES
+
+
+@contextmanager
+def _rounding(quantizers: dict[str, InputQuantizer]) -> Iterator[dict[str, Tensor]]:
+    """By quantizer, while the context is open: by how much its rounding moves what was probed, float64 [rows]."""
+    moved: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Any:
+        def quantized(_: nn.Module, arguments: tuple[Tensor], output: Tensor) -> Tensor:
+            error = (output - arguments[0]).detach()
+            moved.setdefault(name, torch.zeros(len(output), dtype=torch.float64))
+
+            def probed(gradient: Tensor) -> None:
+                moved[name] += (gradient * error).flatten(1).sum(dim=1).double()
+
+            out = output if output.requires_grad else output.detach().requires_grad_()
+            out.register_hook(probed)
+            return out
+
+        return quantized
+
+    handles = [quantizer.register_forward_hook(watch(name)) for name, quantizer in quantizers.items()]
+    try:
+        yield moved
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -63,6 +63,12 @@ class Walk:
         fresh.latents, fresh.step = self.start, 0
         return fresh
 
+    def fork(self) -> Walk:
+        """A walk of its own from where this one is."""
+        other = copy.copy(self)
+        other.scheduler = copy.deepcopy(self.scheduler)
+        return other
+
     @property
     def timesteps(self) -> list[float]:
         """The timestep of every step."""
@@ -92,27 +98,6 @@ class Walk:
         guided = self.guided(output.float())
         self.latents = self.scheduler.step(guided, timestep, self.latents, **self._extra, return_dict=False)[0]
         self.step += 1
-
-    def replay(self, outputs: Tensor) -> Tensor:
-        """The final latents, [N, C, H, W], of a sampler that is given these guided outputs, [N, T, C, H, W]."""
-        walk, branches = self.again(), self.conditioning.shape[1]
-        for output in outputs.unbind(1):
-            walk.advance(torch.cat([output] * branches))
-        return walk.latents
-
-    def influence(self, outputs: Tensor) -> Tensor:
-        """How many times as far the final latents move as the guided output of one step does, those of all others
-        staying as they are: float64 [T], at `outputs` [N, T, C, H, W]. For DDIM it is |B_k| times the product of the
-        |A_j| of later steps, where a step makes A_k x + B_k output of latents x."""
-        final, found = self.replay(outputs).double(), []
-        for step in range(outputs.shape[1]):
-            change = torch.zeros_like(outputs)
-            change[:, step] = _NUDGE * outputs[:, step].std()
-            found.append((self.replay(outputs + change).double() - final).norm() / change.double().norm())
-        return torch.stack(found)
-
-
-_NUDGE = 0.1
 
 
 def denoise_with(pipeline: DiffusionPipeline, denoiser: nn.Module) -> Denoise:

@@ -1,9 +1,9 @@
 """What measured best of all stages together: shortcuts split, the time path precalculated, the most sensitive layers
-lifted, block reconstruction, progressive ranges for every step, floating-point activations in the last two of 25 steps,
-and serial-to-parallel training, of the time tables too, on the guided output.
+lifted, block reconstruction, progressive ranges for every step, floating point where the picture notices most that an
+input is quantized, and serial-to-parallel training, of the time tables too, on the guided output.
 
 From arXiv 2302.04304 (split shortcuts), 2102.05426 (rounding), 2412.06661 (time path, mixed precision, training) and
-2311.06322 (ranges, relaxed steps)."""
+2311.06322 (ranges, more activation bits where they matter)."""
 
 from contract.stages import (
     AdaRound,
@@ -11,7 +11,7 @@ from contract.stages import (
     FineTuning,
     Precalculate,
     ProgressiveRanges,
-    RelaxedWindow,
+    RelaxedInputs,
     SensitiveBits,
     Stages,
     WeightScales,
@@ -24,8 +24,8 @@ STAGES = Stages(
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
     rounding=AdaRound(kind="brecq"),
-    bits_over_time=RelaxedWindow(start=0.92, end=1.0),
-    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=12, guided=True, time_tables=True),
+    bits_over_time=RelaxedInputs(share=0.04),
+    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=16, guided=True, time_tables=True),
     split_shortcuts=True,
     per_step=True,
 )

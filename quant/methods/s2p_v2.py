@@ -1,10 +1,19 @@
 """S2P as revised: serial-to-parallel training with inter-layer distillation and selective freezing, multi-timestep
-activation quantization and time information precalculation.
+activation quantization and time information precalculation; with its mixed precision, of single inputs at single steps.
 
 Our reconstruction of "Efficiency Meets Fidelity: A Novel Quantization Framework for Stable Diffusion", arXiv 2412.06661
 v2, whose code and details are not public."""
 
-from contract.stages import AdaRound, EveryStep, FineTuning, Precalculate, ProgressiveRanges, Stages, WeightScales
+from contract.stages import (
+    AdaRound,
+    EveryStep,
+    FineTuning,
+    Precalculate,
+    ProgressiveRanges,
+    RelaxedInputs,
+    Stages,
+    WeightScales,
+)
 
 STAGES = Stages(
     time_path=Precalculate(),
@@ -12,6 +21,7 @@ STAGES = Stages(
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
     rounding=AdaRound(kind="brecq", iterations=150),
+    bits_over_time=RelaxedInputs(share=0.02, prompts=2),
     fine_tuning=FineTuning(
         kind="serial_to_parallel",
         rounds=5,

@@ -72,7 +72,7 @@ def _best_window(bench: Workbench, options: RelaxedSteps, steps: int) -> list[in
 
 
 def _relax_inputs(bench: Workbench, options: RelaxedInputs) -> None:
-    """Our rule: the (input, step) pairs without which the error of the final latents would be least."""
+    """Our rule: the inputs at steps that cost the final latents most, weights being in floating point."""
 
     def work() -> dict[str, Tensor]:
         ranges.observe_reference(bench, "relaxed")
@@ -84,12 +84,18 @@ def _relax_inputs(bench: Workbench, options: RelaxedInputs) -> None:
 
     found = bench.journal.once("relaxed-inputs", work)["sensitivities"]
     bench.quantize_weights(True)
-    count = min(max(round(options.share * found.numel()), 1), int((found > 0.0).sum()))
-    groups = torch.tensor([bench.groups.nearest(timestep) for timestep in bench.timesteps])
+    raise_bits(bench, found, options.share, options.bits)
+
+
+def raise_bits(bench: Workbench, sensitivities: Tensor, share: float, bits: int) -> None:
+    """Gives `bits` to a share of all inputs at steps, those that cost most [quantizers, steps]; one at least, and none
+    that costs nothing."""
+    count = min(max(round(share * sensitivities.numel()), 1), int((sensitivities > 0.0).sum()))
+    groups = [bench.groups.nearest(timestep) for timestep in bench.timesteps]
     quantizers = list(bench.quantizers.values())
-    for pair in found.flatten().topk(count).indices.tolist():
-        quantizer, step = divmod(pair, found.shape[1])
-        quantizers[quantizer].bits[groups[step]] = options.bits
+    for pair in sensitivities.flatten().topk(count).indices.tolist():
+        quantizer, step = divmod(pair, sensitivities.shape[1])
+        quantizers[quantizer].bits[groups[step]] = bits
 
 
 @torch.no_grad()

@@ -46,7 +46,8 @@ def estimate(bench: Workbench) -> int:
         held = inputs + _KEPT_FOR_BACKWARD * _FLOAT * batch * size.widest_unit * 4
     if isinstance(options.fine_tuning, FineTuning):
         rows = options.fine_tuning.batch * size.branches
-        states = options.fine_tuning.prompts * size.steps * (1 + size.branches) * size.latents * _FLOAT
+        kept = 1 if options.fine_tuning.target == "student_state" else 1 + size.branches
+        states = options.fine_tuning.prompts * size.steps * kept * size.latents * _FLOAT
         activations = _KEPT_FOR_BACKWARD * 2 * rows * size.activations
         held = max(held, (_TRAINED_COPIES - 1) * weights + activations + states)
     trajectories = len(bench.inputs.prompts) * size.steps * size.latents * _FLOAT

@@ -1,4 +1,4 @@
-"""The serial phase: trajectories of the student as it is, with what the teacher says at every state."""
+"""The serial phase: trajectories of the student as it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contract.stages import FineTuning
 from quant.calibration.arithmetic import autocast
@@ -17,56 +17,45 @@ from quant.calibration.workbench import Workbench
 
 @dataclass(frozen=True)
 class Lessons:
-    """The states of N pictures at T steps, and the teacher's outputs there, float32 [N, T, branches, C, H, W]."""
+    """The states of N pictures at T steps; and the teacher's outputs there where they are not those at the state
+    itself, float32 [N, T, branches, C, H, W]."""
 
     trajectories: Trajectories
-    targets: Tensor
+    targets: Tensor | None = None
 
     def __len__(self) -> int:
         return self.trajectories.latents.shape[0] * self.trajectories.latents.shape[1]
 
-    def batch(self, index: Tensor) -> tuple[Samples, Tensor]:
+    def batch(self, index: Tensor) -> tuple[Samples, Tensor | None]:
         """The samples of states, branches side by side, and their targets [states, branches, C, H, W]."""
-        steps = self.trajectories.latents.shape[1]
-        pairs = torch.stack([index // steps, index % steps], dim=1)
-        samples = self.trajectories.pick(tuple((int(i), int(k)) for i, k in pairs))
-        return samples, self.targets[index // steps, index % steps]
+        states, steps = index // self.trajectories.latents.shape[1], index % self.trajectories.latents.shape[1]
+        samples = self.trajectories.pick(tuple(zip(states.tolist(), steps.tolist(), strict=True)))
+        return samples, None if self.targets is None else self.targets[states, steps]
 
 
 @torch.no_grad()
 def collect(bench: Workbench, walks: list[Walk], options: FineTuning, on_step: Callable[[int, int], None]) -> Lessons:
-    """Walks with the student, or in `parallel` training with the teacher, and asks the teacher at every state for its
-    output: at that state (`student_state`), or at the state where its own trajectory is at that step
-    (`reference_trajectory`)."""
-    by_student = options.kind != "parallel"
-    walking = denoise_with(bench.pipeline, bench.student if by_student else bench.reference)
-    teacher = denoise_with(bench.pipeline, bench.reference)
+    """Walks with the student, or in `parallel` training with the teacher. The teacher is asked for its output at these
+    states while training (`student_state`), or here at those where its own trajectory is (`reference_trajectory`)."""
+    walking = bench.reference if options.kind == "parallel" else bench.student
+    drawn = record(walks, _outputs(bench, walking, []), on_step)
+    if options.target == "student_state":
+        return Lessons(drawn)
     taught: list[Tensor] = []
-
-    def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
-        with autocast():
-            output = walking(latents, timesteps, conditioning).float()
-            taught.append(teacher(latents, timesteps, conditioning).float() if by_student else output)
-        return output
-
-    drawn = record(walks, step, on_step)
-    if options.target == "reference_trajectory":
-        taught = _teacher_outputs(bench, walks)
+    record([walk.again() for walk in walks], _outputs(bench, bench.reference, taught), lambda *_: None)
     branches, steps = drawn.conditioning.shape[1], drawn.latents.shape[1]
     return Lessons(drawn, _by_state(taught, branches, steps))
 
 
-def _teacher_outputs(bench: Workbench, walks: list[Walk]) -> list[Tensor]:
-    teacher = denoise_with(bench.pipeline, bench.reference)
-    outputs: list[Tensor] = []
+def _outputs(bench: Workbench, denoiser: nn.Module, kept: list[Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    denoise = denoise_with(bench.pipeline, denoiser)
 
     def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         with autocast():
-            outputs.append(teacher(latents, timesteps, conditioning).float())
-        return outputs[-1]
+            kept.append(denoise(latents, timesteps, conditioning).float())
+        return kept[-1]
 
-    record([walk.again() for walk in walks], step, lambda *_: None)
-    return outputs
+    return step
 
 
 def _by_state(outputs: list[Tensor], branches: int, steps: int) -> Tensor:

@@ -34,6 +34,7 @@ class Trainer:
     def __init__(self, bench: Workbench, options: FineTuning, updates: int, sensitive: frozenset[str]) -> None:
         self._bench, self._options, self._updates = bench, options, updates
         self.done = 0
+        self._branches = bench.drawn.conditioning.shape[1]
         self._features: tuple[Features, Features] | None = None
         only = sensitive if options.freezing == "sensitive" else None
         self.parameters, groups = _trainable(bench, options, only)
@@ -57,16 +58,18 @@ class Trainer:
         for parameter in self.parameters.values():
             parameter.requires_grad_(False)
 
-    def loss(self, samples: Samples, targets: Tensor) -> Tensor:
-        """Mean squared error of the outputs of `samples` against `targets` [states, branches, C, H, W], with what
-        inter-layer distillation adds."""
+    def loss(self, samples: Samples, targets: Tensor | None = None) -> Tensor:
+        """Mean squared error of the outputs of `samples` against `targets` [states, branches, C, H, W], without them
+        against the teacher's outputs, with what inter-layer distillation adds."""
+        if targets is None or self._features is not None:
+            with torch.no_grad(), autocast():
+                taught = self._bench.call(self._bench.reference, samples).float()
+            targets = taught.unflatten(0, (-1, self._branches)) if targets is None else targets
         with autocast():
             output = self._bench.call(self._bench.student, samples)
         loss = self._output_error(output.float(), targets)
         if self._features is None:
             return loss
-        with torch.no_grad(), autocast():
-            self._bench.call(self._bench.reference, samples)
         errors = feature_errors(*self._features)
         if self._options.freezing == "plateau":
             self._plateau.observe({name: error.item() for name, error in errors.items()})

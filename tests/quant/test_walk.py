@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -94,25 +93,17 @@ def test_recorded_states_are_those_of_a_batch_of_another_size() -> None:
 
 
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, DPMSolverMultistepScheduler])
-def test_a_replay_of_the_samplers_outputs_ends_where_the_sampler_did(scheduler: Any) -> None:
+def test_a_fork_ends_where_the_walk_does_and_leaves_it_alone(scheduler: Any) -> None:
     pipeline = toy_pipeline(scheduler)
-    walk, denoise = Walk(pipeline, PROMPTS, SEEDS, toy_sampling(6)), denoise_with(pipeline, pipeline.unet)
-    outputs = []
-    while not walk.done:
-        outputs.append(denoise(*walk.state.rows))
-        walk.advance(outputs[-1])
-    guided = torch.stack([walk.guided(output) for output in outputs], dim=1)
-    assert torch.allclose(walk.replay(guided), walk.latents, atol=1e-5)
-
-
-def test_the_influence_of_a_step_is_ddims_in_closed_form() -> None:
-    pipeline = toy_pipeline(DDIMScheduler)
-    walk = Walk(pipeline, PROMPTS, SEEDS, toy_sampling(6))
-    alphas = walk.scheduler.alphas_cumprod.double()
-    here = [float(alphas[int(t)]) for t in walk.timesteps]
-    then = [*here[1:], float(walk.scheduler.final_alpha_cumprod)]
-    kept = [(b / a) ** 0.5 for a, b in zip(here, then, strict=True)]
-    made = [abs((1 - b) ** 0.5 - (b * (1 - a) / a) ** 0.5) for a, b in zip(here, then, strict=True)]
-    wanted = [made[k] * math.prod(kept[k + 1 :]) for k in range(6)]
-    outputs = torch.randn(len(SEEDS), 6, *walk.latents.shape[1:], generator=torch.Generator().manual_seed(0))
-    assert walk.influence(outputs).tolist() == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+    denoise = denoise_with(pipeline, pipeline.unet)
+    walk, alone = (Walk(pipeline, PROMPTS, SEEDS, toy_sampling(6)) for _ in range(2))
+    while not alone.done:
+        alone.advance(denoise(*alone.state.rows))
+    for step in range(6):
+        aside, elsewhere = walk.fork(), walk.fork()
+        while not aside.done:
+            aside.advance(denoise(*aside.state.rows))
+        elsewhere.advance(torch.zeros_like(torch.cat([walk.latents] * 2)))
+        assert torch.equal(aside.latents, alone.latents) and walk.step == step
+        walk.advance(denoise(*walk.state.rows))
+    assert torch.equal(walk.latents, alone.latents)
