@@ -25,7 +25,7 @@ STAGES = Stages(
     ranges=ProgressiveRanges(prompts=16),
     rounding=AdaRound(kind="brecq"),
     bits_over_time=RelaxedInputs(share=0.04),
-    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=16, guided=True, time_tables=True),
+    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=12, guided=True, time_tables=True),
     split_shortcuts=True,
     per_step=True,
 )

@@ -20,7 +20,7 @@ STAGES = Stages(
     inputs=EveryStep(prompts=10),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
-    rounding=AdaRound(kind="brecq", iterations=150),
+    rounding=AdaRound(kind="brecq", iterations=150, batch=16),
     bits_over_time=RelaxedInputs(share=0.02, prompts=2),
     fine_tuning=FineTuning(
         kind="serial_to_parallel",
@@ -29,6 +29,7 @@ STAGES = Stages(
         time_tables=True,
         feature_weight=0.1,
         freezing="plateau",
+        validation_prompts=8,
     ),
     split_shortcuts=True,
     per_step=True,

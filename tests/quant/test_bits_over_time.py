@@ -19,9 +19,11 @@ from contract.stages import (
     Stages,
     WeightScales,
 )
+from quant.calibration.input_sensitivity import input_sensitivities
 from quant.calibration.trajectories import record
 from quant.calibration.walk import denoise_with
 from quant.calibration.workbench import Workbench
+from quant.quantizers.activation import FLOAT_BITS
 from quant.stages import bits_over_time, output_correction, ranges, weight_scales
 from tests.toy_bench import calibrated, final_error, final_latents
 
@@ -142,6 +144,44 @@ def test_the_input_that_spoils_the_picture_is_found(monkeypatch: pytest.MonkeyPa
     bits_over_time.apply(bench)
     raised = {(n, s) for n, q in bench.quantizers.items() for s, bits in enumerate(q.bits.tolist()) if bits != 8}
     assert raised == {(name, 3)}
+
+
+def _float_weights() -> Workbench:
+    """Not shared, with ranges of 8 bits, so that errors are small."""
+    bench = _bench.__wrapped__(SameBits(), activation_bits=8)
+    bench.quantize_weights(False)
+    return bench
+
+
+def _quantize_only(bench: Workbench, names: list[str], steps: list[int]) -> None:
+    for name, quantizer in bench.quantizers.items():
+        quantizer.bits.fill_(FLOAT_BITS)
+        if name in names:
+            quantizer.bits[steps] = 8
+
+
+@torch.no_grad()
+def test_inputs_share_a_steps_cost_as_the_output_errors_that_each_makes_alone() -> None:
+    bench, step = _float_weights(), 6
+    found = input_sensitivities(bench, PROMPTS)[:, step]
+    states = bench.drawn.pick(tuple((i, step) for i in range(PROMPTS)))
+    wanted, alone = bench.guided(bench.reference, states), []
+    for name in bench.quantizers:
+        _quantize_only(bench, [name], [step])
+        alone.append(float((bench.guided(bench.student, states) - wanted).square().sum()))
+    shares, truth = found / found.sum(), torch.tensor(alone, dtype=torch.float64) / sum(alone)
+    assert float((shares - truth).abs().sum()) < 0.5
+    assert float(torch.corrcoef(torch.stack([shares.log(), truth.log()]))[0, 1]) > 0.95
+
+
+def test_a_step_costs_what_quantizing_it_alone_does() -> None:
+    bench = _float_weights()
+    found = input_sensitivities(bench, PROMPTS).sum(dim=0)
+    for step in (0, 6, STEPS - 1):
+        _quantize_only(bench, list(bench.quantizers), [step])
+        truth, own = (final_latents(bench, student=s, count=PROMPTS, first=0).flatten(1) for s in (False, True))
+        errors = (own - truth).square().sum(dim=1) / truth.square().sum(dim=1)
+        assert float(found[step]) == pytest.approx(float(errors.log().mean().exp()), rel=0.02)
 
 
 def test_relaxed_inputs_help_more_than_the_best_step_of_the_same_cost() -> None:
