@@ -24,7 +24,7 @@ STAGES = Stages(
     bits_over_time=RelaxedInputs(share=0.02, prompts=2),
     fine_tuning=FineTuning(
         kind="serial_to_parallel",
-        rounds=5,
+        rounds=4,
         guided=True,
         time_tables=True,
         feature_weight=0.1,
