@@ -14,7 +14,7 @@ from benchmarks.methods import plots
 from benchmarks.methods.ablation import read_ablations
 from benchmarks.methods.arms import all_arms
 from benchmarks.methods.claims import Claim, Verdict, claims, claims_json
-from benchmarks.methods.page import PAGE, PICTURES, evidence_line, page
+from benchmarks.methods.page import PAGE, PICTURES, page
 from benchmarks.methods.process import run_process
 from benchmarks.methods.results import Standing, current, standings
 from benchmarks.methods.show import display
@@ -106,7 +106,7 @@ def _claims(found: list[Claim], *, as_json: bool) -> None:
         return
     shown = Table("claim", "verdict", "numbers", show_lines=True)
     for claim in found:
-        shown.add_row(claim.sentence, f"[{COLOURS[claim.verdict]}]{claim.verdict}[/]", evidence_line(claim))
+        shown.add_row(claim.sentence, f"[{COLOURS[claim.verdict]}]{claim.verdict}[/]", claim.evidence)
     stdout.print(shown)
 
 

@@ -15,15 +15,18 @@ from benchmarks.methods.evidence import (
     NotMeasured,
     Results,
     difference_json,
+    drawn_otherwise,
     error,
     floor,
     mean,
+    mean_ratio,
     paired,
     primary,
     processor,
     result_of,
     typical_ratio,
 )
+from benchmarks.methods.number import number
 
 SIGNIFICANT = 0.01
 RIVALS = ("q-diffusion", "eda-dm", "pcr")
@@ -33,7 +36,8 @@ FLOOR, FLOOR_FACTOR = "bfloat16", 3.0
 LOST_ACCURACY = 0.01
 SECONDS = {"minmax": 30.0, "pcr": 300.0, "eda-dm": 1800.0, "q-diffusion": 1800.0, "s2p-v2": 1800.0}
 
-Judgement = tuple[bool, Json]
+Judgement = tuple[bool, str, Json]
+"""Whether a claim holds, why in a sentence on the primary prompt set, and all numbers."""
 
 
 class Verdict(StrEnum):
@@ -46,13 +50,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence, its verdict, the numbers behind it, and what is not measured where that is the verdict."""
+    """A sentence, its verdict, why in another one, and the numbers behind it, none where something is not measured."""
 
     name: str
     sentence: str
     verdict: Verdict
+    evidence: str
     numbers: Json
-    lacking: str = ""
 
 
 def claims(results: Results) -> list[Claim]:
@@ -68,10 +72,10 @@ def claims_json(found: list[Claim]) -> Json:
 
 def _judged(name: str, sentence: str, judge: Callable[[], Judgement]) -> Claim:
     try:
-        holds, numbers = judge()
+        holds, evidence, numbers = judge()
     except NotMeasured as lacking:
-        return Claim(name, sentence, Verdict.NOT_MEASURED, {}, str(lacking))
-    return Claim(name, sentence, Verdict.CONFIRMED if holds else Verdict.NOT_CONFIRMED, numbers)
+        return Claim(name, sentence, Verdict.NOT_MEASURED, f"lacking: {lacking}", {})
+    return Claim(name, sentence, Verdict.CONFIRMED if holds else Verdict.NOT_CONFIRMED, evidence, numbers)
 
 
 def _declared() -> Iterator[tuple[str, str, Callable[[Results], Judgement]]]:
@@ -122,10 +126,26 @@ def _reduction(preset: str, bits: str, least: float, results: Results) -> Judgem
             reduction = 1.0 - own / errors[best] if errors[best] > 0.0 else 0.0
             found = {"error": own, "best_rival": best, "rival_error": errors[best], "reduction": reduction}
             if metric == SSIM:
+                ends = mean_ratio(mine, results[best], SSIM, prompt_set)["ci95"]
+                found["reduction_ci95"] = None if ends is None else [1.0 - end for end in reversed(ends)]
                 found["typical"] = typical_ratio(mine, results[best], SSIM, prompt_set)
+                found["drawn_otherwise"] = {r["arm"]: drawn_otherwise(r, prompt_set) for r in (mine, results[best])}
             numbers.setdefault(prompt_set, {})[_error_name(metric)] = found
-    decides = numbers[primary(mine)].values()
-    return all(each["reduction"] >= least for each in decides), numbers
+    decides = numbers[primary(mine)]
+    evidence = "; ".join(_reduced(name, found) for name, found in decides.items())
+    return all(each["reduction"] >= least for each in decides.values()), evidence, numbers
+
+
+def _reduced(name: str, found: Json) -> str:
+    rival = f"{number(found['rival_error'])} of {found['best_rival']}"
+    text = f"{name} {number(found['error'])} for {rival}: {_change(-found['reduction'])}"
+    if "typical" not in found:
+        return text
+    ends = found["reduction_ci95"]
+    interval = f" (95 %: {_change(-ends[1])} to {_change(-ends[0])})" if ends else ""
+    typical = _change((found["typical"]["ratio"] or 1.0) - 1.0)
+    otherwise = " for ".join(map(str, found["drawn_otherwise"].values()))
+    return f"{text}{interval}, typical picture {typical}, pictures drawn otherwise {otherwise}"
 
 
 def _better(arm: str, others: tuple[str, ...], results: Results) -> Judgement:
@@ -146,7 +166,30 @@ def _better(arm: str, others: tuple[str, ...], results: Results) -> Judgement:
             for prompt_set in mine["figures"]
             if prompt_set in second["figures"]  # ablations are drawn for the primary set alone
         }
-    return holds, numbers
+    primaries = {other: by_set[primary(mine)][SSIM] for other, by_set in numbers.items()}
+    return holds, "; ".join(_compared(other, found) for other, found in primaries.items()), numbers
+
+
+def _compared(other: str, found: Json) -> str:
+    typical = found["typical"]
+    return (
+        f"over {other}: {_gained(found)}; typical 1-ssim {_change((typical['ratio'] or 1.0) - 1.0)}, "
+        f"p {_probability(typical['p'])}"
+    )
+
+
+def _gained(found: Json) -> str:
+    ends = found["ci95"]
+    interval = f" ({number(ends[0])} to {number(ends[1])})" if ends else ""
+    return f"SSIM {number(found['better_by'] or 0.0)} higher{interval}, p {_probability(found['p'])}"
+
+
+def _change(share: float) -> str:
+    return f"{share:+.0%}"
+
+
+def _probability(p: float | None) -> str:
+    return "–" if p is None else f"{p:.2g}"
 
 
 def _near_floor(results: Results) -> Judgement:
@@ -156,7 +199,8 @@ def _near_floor(results: Results) -> Judgement:
         own, lowest = error(mine, SSIM, prompt_set), 1.0 - floor(mine, FLOOR, SSIM, prompt_set)
         numbers[prompt_set] = {"error": own, "floor": lowest, "factor": own / lowest if lowest > 0.0 else None}
     decides = numbers[primary(mine)]
-    return decides["error"] <= FLOOR_FACTOR * decides["floor"], numbers
+    evidence = f"{number(decides['error'])} for {number(decides['floor'])}"
+    return decides["error"] <= FLOOR_FACTOR * decides["floor"], evidence, numbers
 
 
 def _accuracy(results: Results) -> Judgement:
@@ -166,7 +210,9 @@ def _accuracy(results: Results) -> Judgement:
         reference = mean(mine, "prompt_accuracy", prompt_set, "reference")
         own = mean(mine, "prompt_accuracy", prompt_set)
         numbers[prompt_set] = {"reference": reference, "accuracy": own, "lost": reference - own}
-    return numbers[primary(mine)]["lost"] <= LOST_ACCURACY, numbers
+    decides = numbers[primary(mine)]
+    evidence = f"{number(decides['accuracy'])} for {number(decides['reference'])}"
+    return decides["lost"] <= LOST_ACCURACY, evidence, numbers
 
 
 def _seconds(preset: str, most: float, results: Results) -> Judgement:
@@ -179,7 +225,9 @@ def _seconds(preset: str, most: float, results: Results) -> Judgement:
             raise NotMeasured(", ".join(lacking))
     disturbed = {name: results[name]["calibration"]["disturbance"] for name in took}
     on = {name: processor(results[name]) for name in took}
-    return max(took.values()) <= most, {"most": most, "seconds": took, "disturbance": disturbed, "processor": on}
+    evidence = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items())
+    numbers = {"most": most, "seconds": took, "disturbance": disturbed, "processor": on}
+    return max(took.values()) <= most, evidence, numbers
 
 
 def _faster_and_better(bits: str, results: Results) -> Judgement:
@@ -191,7 +239,13 @@ def _faster_and_better(bits: str, results: Results) -> Judgement:
     found = paired(mine, rival, SSIM, primary(mine))
     better = (found.mean or 0.0) > 0.0 and found.p is not None and found.p < SIGNIFICANT
     faster, nearer = (by[mine["arm"]] < by[rival["arm"]] for by in (seconds, frechet))
-    return faster and nearer and better, {"seconds": seconds, FRECHET: frechet, SSIM: difference_json(found)}
+    numbers = {"seconds": seconds, FRECHET: frechet, SSIM: difference_json(found)}
+    evidence = f"{_for(seconds)} s; {FRECHET} {_for(frechet)}; {_gained(numbers[SSIM])}"
+    return faster and nearer and better, evidence, numbers
+
+
+def _for(values: dict[str, float]) -> str:
+    return " for ".join(number(value) for value in values.values())
 
 
 def _error_name(metric: str) -> str:

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from quant.statistics import Difference, paired_difference
+import numpy as np
+from scipy.stats import bootstrap
+
+from quant.statistics import RESAMPLES, Difference, paired_difference
 
 Json = dict[str, Any]
 Results = Mapping[str, Json]
@@ -17,6 +20,10 @@ BETTER_IS_LOWER = ("latent_mse",)
 """Of the metrics that are kept prompt by prompt."""
 SMALLEST = 1e-9
 """What an error of nothing counts as where logarithms are taken."""
+
+
+OTHERWISE = 0.1
+"""1 - SSIM above which a picture counts as another one."""
 
 
 class NotMeasured(Exception):
@@ -85,8 +92,43 @@ def typical_ratio(first: Json, second: Json, metric: str, prompt_set: str) -> Js
     return {"ratio": None if found.mean is None else math.exp(found.mean), "ci95": interval, "p": found.p}
 
 
+def mean_ratio(first: Json, second: Json, metric: str, prompt_set: str) -> Json:
+    """The first one's mean error over the second one's, with the 95 % bootstrap interval over prompts. Raises
+    NotMeasured as `paired`."""
+    pairs = zip(*_scores(first, second, metric, prompt_set), strict=True)
+    both = [(_error(a, metric), _error(b, metric)) for a, b in pairs if a is not None and b is not None]
+    return _ratio(tuple(both))
+
+
+def drawn_otherwise(result: Json, prompt_set: str) -> int:
+    """Pictures whose SSIM says that something else was drawn: the error made the sampler take another branch."""
+    scores = result["paired"].get(prompt_set, {}).get(SSIM, [])
+    return sum(score is not None and 1.0 - score > OTHERWISE for score in scores)
+
+
+@cache
+def _ratio(errors: tuple[tuple[float, float], ...]) -> Json:
+    own, others = np.array(errors, dtype=np.float64).reshape(-1, 2).T
+    if len(own) < 2 or not others.mean() > 0.0:
+        return {"ratio": None, "ci95": None}
+    found = bootstrap(
+        (own, others),
+        lambda a, b, axis: a.mean(axis=axis) / b.mean(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return {"ratio": float(own.mean() / others.mean()), "ci95": [float(found.low), float(found.high)]}
+
+
+def _error(score: float, metric: str) -> float:
+    return score if metric in BETTER_IS_LOWER else 1.0 - score
+
+
 def _log_error(score: float, metric: str) -> float:
-    return math.log(max(score if metric in BETTER_IS_LOWER else 1.0 - score, SMALLEST))
+    return math.log(max(_error(score, metric), SMALLEST))
 
 
 def _scores(first: Json, second: Json, metric: str, prompt_set: str) -> list[list[float | None]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.methods.claims import Claim, claims
 from benchmarks.methods.evidence import SSIM, NotMeasured, difference_json, paired, primary, processor
 from benchmarks.methods.results import Json, Standing, current
-from benchmarks.methods.table import COLUMNS, FLOORS, cell, columns, number, sets_of, table
+from benchmarks.methods.table import COLUMNS, FLOORS, cell, columns, sets_of, table
 from benchmarks.shape import ROOT
 
 PAGE = ROOT / "docs" / "results.md"
@@ -104,26 +104,8 @@ def _generalization(standing: Mapping[str, Standing]) -> str:
 
 
 def _claims(found: list[Claim]) -> str:
-    rows = [[claim.sentence, f"**{claim.verdict}**", evidence_line(claim)] for claim in found]
-    return _table(("claim", "verdict", "numbers"), rows)
-
-
-def evidence_line(claim: Claim) -> str:
-    """All numbers of a claim in a line."""
-    return f"lacking: {claim.lacking}" if claim.lacking else "; ".join(_leaves(claim.numbers))
-
-
-def _leaves(value: Json, path: str = "") -> list[str]:
-    found = []
-    for key, each in value.items():
-        name = f"{path} {key}".strip().replace("_", " ")
-        if isinstance(each, dict):
-            found += _leaves(each, name)
-        elif isinstance(each, list):
-            found.append(f"{name} {number(each[0])} to {number(each[1])}")
-        else:
-            found.append(f"{name} {number(each) if isinstance(each, float) else '–' if each is None else each}")
-    return found
+    rows = [[claim.sentence, f"**{claim.verdict}**", claim.evidence] for claim in found]
+    return _table(("claim", "verdict", "evidence"), rows)
 
 
 def _ablations(standing: Mapping[str, Standing], titles: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.methods.evidence import processor
+from benchmarks.methods.number import number
 from benchmarks.methods.results import Json, Standing, State
 
 FLOORS = "floors"
@@ -74,15 +75,6 @@ def cell(statistic: Json | None) -> str:
         return number(statistic["mean"])
     low, high = statistic["ci95"]
     return f"{number(statistic['mean'])} ({number(low)} to {number(high)})"
-
-
-def number(value: float) -> str:
-    """A figure in three or four digits."""
-    if 0.99 <= abs(value) < 1.0:
-        return f"{value:.5f}"
-    if abs(value) >= 10:
-        return f"{value:.1f}"
-    return f"{value:.4f}" if abs(value) >= 0.01 or value == 0.0 else f"{value:.3g}"
 
 
 def _row(standing: Standing) -> Json:

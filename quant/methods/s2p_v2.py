@@ -25,6 +25,7 @@ STAGES = Stages(
     fine_tuning=FineTuning(
         kind="serial_to_parallel",
         rounds=4,
+        weight_learning_rate=8e-3,
         guided=True,
         time_tables=True,
         feature_weight=0.1,

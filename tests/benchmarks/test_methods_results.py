@@ -14,7 +14,7 @@ from benchmarks.methods import plots
 from benchmarks.methods.ablation import read_ablations
 from benchmarks.methods.arms import Arm, all_arms
 from benchmarks.methods.claims import Claim, Verdict, claims, claims_json
-from benchmarks.methods.evidence import typical_ratio
+from benchmarks.methods.evidence import drawn_otherwise, mean_ratio, typical_ratio
 from benchmarks.methods.floors import known_floors
 from benchmarks.methods.measurement import write
 from benchmarks.methods.page import PAGE, PICTURES, page
@@ -155,6 +155,20 @@ def test_the_typical_ratio_is_that_of_geometric_means_whatever_a_few_pictures_do
     assert typical_ratio(mine, other, "ssim", "shapes-plain")["ratio"] > 0.8
 
 
+def test_a_reduction_has_an_interval_that_pictures_drawn_otherwise_widen(made: Made) -> None:
+    results = current(made())
+    mine, other = results["eda-dm-w4a8"], results["q-diffusion-w4a8"]
+    errors = [0.01 * (1 + i % 7) for i in range(64)]
+    mine["paired"]["shapes-plain"] = {"ssim": [1 - 0.5 * e for e in errors]}
+    other["paired"]["shapes-plain"] = {"ssim": [1 - e for e in errors]}
+    found = mean_ratio(mine, other, "ssim", "shapes-plain")
+    assert found == {"ratio": pytest.approx(0.5), "ci95": pytest.approx([0.5, 0.5])}
+    assert drawn_otherwise(mine, "shapes-plain") == 0
+    mine["paired"]["shapes-plain"]["ssim"][3] = 0.5
+    low, high = mean_ratio(mine, other, "ssim", "shapes-plain")["ci95"]
+    assert low < 0.55 and high > 0.8 and drawn_otherwise(mine, "shapes-plain") == 1
+
+
 def test_accuracy_may_fall_by_a_point(made: Made) -> None:
     assert _claim("best-accuracy-w4a8", made(best_w4a8=0.0049)).verdict is Verdict.CONFIRMED
     assert _claim("best-accuracy-w4a8", made(best_w4a8=0.0051)).verdict is Verdict.NOT_CONFIRMED
@@ -166,21 +180,21 @@ def test_one_arm_that_took_too_long_is_enough_and_one_missing_is_not_measured(ma
     assert _claim("pcr-seconds", standing).verdict is Verdict.NOT_CONFIRMED
     (tmp_path / "results" / "minmax-w4a6.json").unlink()
     found = _claim("minmax-seconds", made(minmax_w4a6=None))
-    assert (found.verdict, found.lacking) == (Verdict.NOT_MEASURED, "minmax-w4a6")
+    assert (found.verdict, found.evidence) == (Verdict.NOT_MEASURED, "lacking: minmax-w4a6")
 
 
 def test_arms_on_other_prompts_are_not_tested_against_each_other(made: Made) -> None:
     standing = made()
     current(standing)["eda-dm-w4a8"]["prompt_sets"] = {"shapes-plain": {"digest": "other"}}
     found = _claim("eda-dm-better-w4a8", standing)
-    assert found.verdict is Verdict.NOT_MEASURED and "same prompts" in found.lacking
+    assert found.verdict is Verdict.NOT_MEASURED and "same prompts" in found.evidence
 
 
 def test_seconds_of_two_kinds_of_processor_are_not_held_against_each_other(made: Made) -> None:
     standing = made()
     current(standing)["q-diffusion-w4a8"]["machine"]["flags"] = []
     found = _claim("s2p-v2-faster-and-better-w4a8", standing)
-    assert found.verdict is Verdict.NOT_MEASURED and "one kind of processor" in found.lacking
+    assert found.verdict is Verdict.NOT_MEASURED and "one kind of processor" in found.evidence
     text = page(PAGE.read_text(encoding="utf-8"), standing, {})
     assert "(1) a processor with AMX, 2 threads" in text and "(2) a processor without AMX, 2 threads" in text
     rows = [line for line in text.splitlines() if line.startswith("| `")]
