@@ -181,7 +181,7 @@ def _compared(other: str, found: Json) -> str:
 def _gained(found: Json) -> str:
     ends = found["ci95"]
     interval = f" ({number(ends[0])} to {number(ends[1])})" if ends else ""
-    return f"SSIM {number(found['better_by'] or 0.0)} higher{interval}, p {_probability(found['p'])}"
+    return f"SSIM {found['better_by'] or 0.0:+.2g}{interval}, p {_probability(found['p'])}"
 
 
 def _change(share: float) -> str:
