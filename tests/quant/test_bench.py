@@ -101,6 +101,7 @@ def test_a_prompt_cannot_write_into_the_page(tiny: TinyWorld, tmp_path: Path) ->
     assert "<script>" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; 猫" in page
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_with_the_same_figures(tiny: TinyWorld, reported: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "quant", *_arguments(tiny, tmp_path, "report", "cache")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -184,6 +184,7 @@ def test_a_step_costs_what_quantizing_it_alone_does() -> None:
         assert float(found[step]) == pytest.approx(float(errors.log().mean().exp()), rel=0.02)
 
 
+@pytest.mark.slow
 def test_relaxed_inputs_help_more_than_the_best_step_of_the_same_cost() -> None:
     step = _bench(RelaxedSteps(width=1.0 / STEPS, bits=16, prompts=PROMPTS))
     inputs = _bench(RelaxedInputs(share=1.0 / STEPS, prompts=PROMPTS))

@@ -58,7 +58,14 @@ def _quantize(pipeline: StableDiffusionPipeline, recipe: Recipe, *prompts: str) 
     run(pipeline, recipe, recipe.complete(minmax.STAGES), inputs, Journal(None), lambda *_: None)
 
 
-@pytest.fixture(scope="module", params=OPTIONS, ids=lambda name: name.replace(" ", "-"))
+SLOW = ("dynamic",)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in OPTIONS],
+    ids=lambda name: name.replace(" ", "-"),
+)
 def denoiser(request: pytest.FixtureRequest) -> UNet2DConditionModel:
     pipeline = build_tiny_pipeline()
     for module in pipeline.unet.modules():  # an untrained model's norms are trivial

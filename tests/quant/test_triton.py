@@ -358,6 +358,7 @@ def test_tiles_fit_every_gpu(rows: int, columns: int, depth: int, groups: int, m
     assert tile.stages * tile.depth * (tile.rows + tile.columns) <= 99 * 1024  # shared memory of the smallest GPUs
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_whole_unet(engine: Engine) -> None:
     shape = replace(SHAPES["tiny"], side=4)

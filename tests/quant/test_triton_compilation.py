@@ -24,6 +24,7 @@ KERNELS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_kernel_compiles(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}

@@ -160,6 +160,7 @@ def test_held_out_pictures_are_nearer_after_the_rounds_and_no_worse_than_of_the_
     assert len(losses) == len(_tuned("parallel")[2]) == len(_tuned("serial")[2]) == 4 * STEPS
 
 
+@pytest.mark.slow
 def test_the_loss_jumps_less_than_in_serial_training() -> None:
     assert _jumps(_tuned("serial_to_parallel")[2]) < 0.95 * _jumps(_tuned("serial")[2])
 
