@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from contract.stages import FineTuning
 from quant.calibration.arithmetic import autocast
 from quant.calibration.trajectories import Samples, Trajectories, record
-from quant.calibration.walk import Walk, denoise_with
+from quant.calibration.walk import Denoise, Walk, denoise_with
 from quant.calibration.workbench import Workbench
 
 
@@ -38,7 +38,7 @@ def collect(bench: Workbench, walks: list[Walk], options: FineTuning, on_step: C
     """Walks with the student, or in `parallel` training with the teacher. The teacher is asked for its output at these
     states while training (`student_state`), or here at those where its own trajectory is (`reference_trajectory`)."""
     walking = bench.reference if options.kind == "parallel" else bench.student
-    drawn = record(walks, _outputs(bench, walking, []), on_step)
+    drawn = record(walks, _outputs(bench, walking), on_step)
     if options.target == "student_state":
         return Lessons(drawn)
     taught: list[Tensor] = []
@@ -47,13 +47,15 @@ def collect(bench: Workbench, walks: list[Walk], options: FineTuning, on_step: C
     return Lessons(drawn, _by_state(taught, branches, steps))
 
 
-def _outputs(bench: Workbench, denoiser: nn.Module, kept: list[Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _outputs(bench: Workbench, denoiser: nn.Module, kept: list[Tensor] | None = None) -> Denoise:
     denoise = denoise_with(bench.pipeline, denoiser)
 
     def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
         with autocast():
-            kept.append(denoise(latents, timesteps, conditioning).float())
-        return kept[-1]
+            output = denoise(latents, timesteps, conditioning).float()
+        if kept is not None:
+            kept.append(output)
+        return output
 
     return step
 
