@@ -61,7 +61,6 @@ def quality_by_seconds(presets: Sequence[Json]) -> Figure:
     the floor. Points are hollow where the processor had no AMX tiles."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     panels = figure.subplots(1, len(BITS), sharex=True, sharey=True)
-    labels: dict[str, Any] = {}
     for bits, axis in zip(BITS, panels, strict=True):
         shown = [result for result in presets if result["bits"] == bits]
         for result in shown:
@@ -70,7 +69,6 @@ def quality_by_seconds(presets: Sequence[Json]) -> Figure:
             filled = colour if has_tiles(result) else "white"
             spread = [[below], [above]]
             axis.errorbar(seconds, mean, spread, fmt="o", color=colour, mfc=filled, markersize=4, elinewidth=1)
-            labels.setdefault(result["preset"], Line2D([], [], color=colour, marker="o", markersize=4, ls=""))
         for result in shown[:1]:  # the floor is the same for all
             axis.axhline(1.0 - floor(result, FLOOR, SSIM, primary(result)), ls="--", color="#888888", lw=0.8)
         axis.set_title(bits.upper(), fontsize=9, loc="left")
@@ -82,10 +80,9 @@ def quality_by_seconds(presets: Sequence[Json]) -> Figure:
         _plain_ticks(axis.xaxis, (1.0, 3.0))
         _plain_ticks(axis.yaxis, (1.0, 2.0, 5.0))
     panels[0].set_ylabel(LABEL)
-    named = [preset for preset in PRESETS if preset in labels]
-    figure.legend(
-        [labels[each] for each in named], named, loc="outside upper center", ncols=9, fontsize=7, frameon=False
-    )
+    names = dict.fromkeys(result["preset"] for result in presets if result["bits"] in BITS)
+    points = [Line2D([], [], color=_colour(name), marker="o", markersize=4, ls="") for name in names]
+    figure.legend(points, names, loc="outside upper center", ncols=len(PRESETS), fontsize=7, frameon=False)
     return figure
 
 
