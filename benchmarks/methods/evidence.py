@@ -38,7 +38,8 @@ def has_tiles(result: Json) -> bool:
 def processor(result: Json) -> str:
     """What seconds are of: those of one processor cannot be held against those of another."""
     found = result["machine"]
-    return f"{found['processor']} {'with' if has_tiles(result) else 'without'} AMX, {found['threads']} threads"
+    threads = f"{found['threads']} thread{'s' if found['threads'] != 1 else ''}"
+    return f"{found['processor']} {'with' if has_tiles(result) else 'without'} AMX, {threads}"
 
 
 def result_of(results: Results, arm: str) -> Json:

@@ -5,8 +5,6 @@ Our reconstruction of "Efficiency Meets Fidelity: A Novel Quantization Framework
 v1, whose code and details are not public."""
 
 from contract.stages import (
-    AdaRound,
-    EveryStep,
     FineTuning,
     Precalculate,
     ProgressiveRanges,
@@ -18,11 +16,11 @@ from contract.stages import (
 STAGES = Stages(
     time_path=Precalculate(),
     bits=SensitiveBits(kind="greedy", lifted_bits=8, extra_bits=0.25),
-    inputs=EveryStep(prompts=10),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
-    rounding=AdaRound(kind="brecq", iterations=150),
-    fine_tuning=FineTuning(kind="serial_to_parallel", rounds=5, guided=True, time_tables=True),
+    fine_tuning=FineTuning(
+        kind="serial_to_parallel", rounds=6, weight_learning_rate=8e-3, guided=True, time_tables=True
+    ),
     split_shortcuts=True,
     per_step=True,
 )

@@ -5,8 +5,6 @@ Our reconstruction of "Efficiency Meets Fidelity: A Novel Quantization Framework
 v2, whose code and details are not public."""
 
 from contract.stages import (
-    AdaRound,
-    EveryStep,
     FineTuning,
     Precalculate,
     ProgressiveRanges,
@@ -17,14 +15,12 @@ from contract.stages import (
 
 STAGES = Stages(
     time_path=Precalculate(),
-    inputs=EveryStep(prompts=10),
     weight_scales=WeightScales(kind="mse"),
     ranges=ProgressiveRanges(prompts=16),
-    rounding=AdaRound(kind="brecq", iterations=150, batch=16),
     bits_over_time=RelaxedInputs(share=0.02, prompts=2),
     fine_tuning=FineTuning(
         kind="serial_to_parallel",
-        rounds=4,
+        rounds=6,
         weight_learning_rate=8e-3,
         guided=True,
         time_tables=True,
