@@ -187,7 +187,7 @@ def test_a_study_that_is_killed_goes_on_with_the_arms_that_are_left(recipes: Pat
     launched.clear()
     launched += ["", "", ""]
     assert run() == {"minmax-w4a8": "minmax-w4a8: no memory"}
-    assert launched[3:] == ["minmax-w4a8", "tuning-serial", "tuning-parallel"]
+    assert launched[3:] == ["minmax-w4a8", "tuning-serial", "tuning-parallel", "tuning-after-reconstruction"]
 
 
 class _Killed(Exception):
