@@ -49,6 +49,8 @@ PRODUCTS = (
 )
 """Name, weight, codes, window."""
 TOLERANCE = 1e-5
+COMPILED = {"bf16-compiled": None, "bf16-compiled-graph": "reduce-overhead"}
+"""Modes of torch's compiler by contender."""
 WARM_UP = 3
 SEED = 1
 
@@ -118,16 +120,18 @@ def arguments(shape: Shape, batch: int, seed: int, device: torch.device) -> dict
     return moved | ({"added_cond_kwargs": added} if added else {})
 
 
-def contenders(shape: Shape, batch: int, device: torch.device) -> dict[str, Contender]:
-    """Every way to make a step: eager, compiled, and as a CUDA graph, which leaves out the time of launching."""
+def contenders(shape: Shape, batch: int, device: torch.device, compiled: bool) -> dict[str, Contender]:
+    """Every way to make a step: eager, compiled if asked for, and as a CUDA graph, which leaves out the time of
+    launching."""
     given = arguments(shape, batch, SEED, device)
     before = torch.cuda.memory_allocated(device)
     unet = draw_unet(shape, device)
     size = torch.cuda.memory_allocated(device) - before
-    found = {"bf16": Contender(partial(_call, unet, given), size)}
-    for name, mode in (("bf16-compiled", None), ("bf16-compiled-graph", "reduce-overhead")):
-        compiled = torch.compile(unet, mode=mode, dynamic=False)
-        found[name] = Contender(partial(_call, compiled, given), size)
+    step = partial(_call, unet, given)
+    _warm_up(step)
+    found = {"bf16": Contender(step, size), "bf16-graph": Contender(_graph(step), size)}
+    for name, mode in COMPILED.items() if compiled else ():
+        found[name] = Contender(partial(_call, torch.compile(unet, mode=mode, dynamic=False), given), size)
     for scheme, layout in LAYOUTS.items():
         before = torch.cuda.memory_allocated(device)
         quantized = quantized_unet(shape, layout, device)
@@ -140,10 +144,10 @@ def contenders(shape: Shape, batch: int, device: torch.device) -> dict[str, Cont
     return found
 
 
-def measure(shape: Shape, batch: int, rounds: int, device: torch.device) -> dict[str, Any]:
+def measure(shape: Shape, batch: int, rounds: int, device: torch.device, compiled: bool = True) -> dict[str, Any]:
     """Milliseconds per step by contender: the median of rounds in which each has one turn; and how far its output is
     from bfloat16's, as a share of the norm."""
-    steps = contenders(shape, batch, device)
+    steps = contenders(shape, batch, device, compiled)
     for contender in steps.values():
         _warm_up(contender.step)
     exact = steps["bf16"].step().double()
@@ -220,6 +224,7 @@ def main(
     shape: Annotated[list[str] | None, typer.Option(help="shapes to measure; all unless given")] = None,
     batch: Annotated[int, typer.Option(min=1, help="latents in the step; 2 is one picture with guidance")] = 2,
     rounds: Annotated[int, typer.Option(min=1)] = 20,
+    compiled: Annotated[bool, typer.Option(help="bfloat16 also by torch's compiler, which takes minutes")] = True,
 ) -> None:
     """Check the CUDA engine, then time a step of every shape."""
     selection = select("cuda")
@@ -231,12 +236,12 @@ def main(
     result |= {"rounds": rounds, "disagreement": disagreement(selection.engine, device), "shapes": {}}
     for each in MEASURED:
         if not shape or each.name in shape:
-            result["shapes"][each.name] = measure(each, batch, rounds, device)
+            result["shapes"][each.name] = measure(each, batch, rounds, device, compiled)
+            if output is not None:
+                output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
             stdout.print_json(json.dumps({each.name: result["shapes"][each.name]}))
             torch.compiler.reset()
             torch.cuda.empty_cache()
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
