@@ -144,7 +144,7 @@ def contenders(shape: Shape, batch: int, device: torch.device, compiled: bool) -
     return found
 
 
-def measure(shape: Shape, batch: int, rounds: int, device: torch.device, compiled: bool = True) -> dict[str, Any]:
+def measure(shape: Shape, batch: int, rounds: int, device: torch.device, compiled: bool) -> dict[str, Any]:
     """Milliseconds per step by contender: the median of rounds in which each has one turn; and how far its output is
     from bfloat16's, as a share of the norm."""
     steps = contenders(shape, batch, device, compiled)
