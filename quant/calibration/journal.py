@@ -26,8 +26,7 @@ class Journal:
         self._started, self._spent = time.monotonic(), 0.0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            clock = folder / _CLOCK
-            self._spent = float(clock.read_text(encoding="ascii")) if clock.is_file() else 0.0
+            self._spent = _read_seconds(folder / _CLOCK)
 
     @property
     def seconds(self) -> float:
@@ -46,12 +45,8 @@ class Journal:
             except SafetensorError:
                 path.unlink()
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in work().items()}
-        staged = path.with_suffix(".part")
-        staged.write_bytes(save(tensors))
-        with staged.open("rb") as file:
-            os.fsync(file.fileno())
-        staged.replace(path)
-        (self._folder / _CLOCK).write_text(f"{self.seconds:.3f}", encoding="ascii")
+        _replace(path, save(tensors))
+        _replace(self._folder / _CLOCK, f"{self.seconds:.3f}".encode())
         return tensors
 
     def has(self, piece: str) -> bool:
@@ -67,3 +62,20 @@ class Journal:
         """Drops everything."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file that is there completely, or as it was before."""
+    staged = path.with_suffix(".part")
+    staged.write_bytes(content)
+    with staged.open("rb") as file:
+        os.fsync(file.fileno())
+    staged.replace(path)
+
+
+def _read_seconds(clock: Path) -> float:
+    """What an earlier process noted; nothing where that is not there or damaged."""
+    try:
+        return float(clock.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0.0

@@ -231,3 +231,12 @@ def test_the_journal_itself(tmp_path: Path) -> None:
     assert not (tmp_path / "own").exists()
     assert Journal(None).once("piece", work).keys() == first.keys() and not Journal(None).has("piece")
     shutil.rmtree(tmp_path / "own", ignore_errors=True)
+
+
+@pytest.mark.parametrize("damage", [b"", b"12.", b"1\x002", b"\xff\xfe"])
+def test_a_damaged_clock_stops_nothing(tmp_path: Path, damage: bytes) -> None:
+    Journal(tmp_path).once("piece", dict)
+    clock = tmp_path / "seconds"
+    assert float(clock.read_text()) >= 0.0 and not list(tmp_path.glob("*.part"))
+    clock.write_bytes(damage)
+    assert Journal(tmp_path).has("piece") and Journal(tmp_path).seconds < 60.0
