@@ -17,7 +17,7 @@ from contract.catalogue import ModelDescription
 from contract.errors import RecipeError
 from contract.recipe import Recipe
 from contract.stages import Stages
-from quant.calibration.journal import Journal
+from quant.calibration.journal import Journal, sweep
 from quant.calibration.workbench import Inputs, Progress
 from quant.checkpoint import CARD, denoiser_bytes, digest, save_checkpoint
 from quant.comparison import CONSISTENCY, bfloat16_copy, evaluate
@@ -33,6 +33,9 @@ from quant.stages.run import run
 
 HELD_OUT_SEED = 1_000_000
 """Seed of the first picture of a report; calibration's own seeds are far below."""
+
+_ABANDONED = 7 * 86_400.0
+"""Seconds after which a calibration that was killed is not expected to go on; no single piece takes as long."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,14 @@ def quantize(job: Quantization, folder: Path, on_progress: Progress, journal: Pa
     """Writes the checkpoint and its card to `folder`, which must be empty, and returns the card.
 
     `journal` is a folder for finished pieces of work: with the same one, a calibration that was killed goes on where it
-    was, and gives the same checkpoint; what was done for another job is not taken. It is removed at the end.
+    was, and gives the same checkpoint; what was done for another job is not taken. It is removed at the end;
+    pieces of a calibration that did not go on for a week are removed at the beginning of the next one.
     `on_progress` gets (stage, done, total, note). Raises RecipeMismatch when recipe and model or the two prompt lists
     do not fit, NotEnoughMemory before anything is done, ModelError, and QuantError from calibration."""
     stages = _check(job)
     memory = PeakMemory()
+    if journal is not None:
+        sweep(journal, _ABANDONED)
     finished = Journal(None if journal is None else journal / _identity(job, stages))
     pipeline = load_reference(job.description)
     layout = run(pipeline, job.recipe, stages, _inputs(job), finished, on_progress)

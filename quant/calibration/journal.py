@@ -64,6 +64,21 @@ class Journal:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def sweep(journals: Path, older_than: float) -> None:
+    """Removes the journals in a folder that nobody has written to for `older_than` seconds."""
+    for folder in journals.glob("*/"):
+        if _seconds_since_write(folder) >= older_than:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _seconds_since_write(folder: Path) -> float:
+    """0 when a file goes meanwhile: somebody writes."""
+    try:
+        return time.time() - max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except FileNotFoundError:
+        return 0.0
+
+
 def _replace(path: Path, content: bytes) -> None:
     """Writes a file that is there completely, or as it was before."""
     staged = path.with_suffix(".part")

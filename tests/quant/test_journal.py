@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from contract.catalogue import ModelDescription, read_models
 from contract.recipe import Recipe
-from quant.calibration.journal import Journal
+from quant.calibration.journal import Journal, sweep
 from quant.errors import CalibrationDiverged
 from quant.fake_quantization.layer import FakeQuantizedLayer
 from quant.prompts import prompts_from_texts
@@ -240,3 +242,23 @@ def test_a_damaged_clock_stops_nothing(tmp_path: Path, damage: bytes) -> None:
     assert float(clock.read_text()) >= 0.0 and not list(tmp_path.glob("*.part"))
     clock.write_bytes(damage)
     assert Journal(tmp_path).has("piece") and Journal(tmp_path).seconds < 60.0
+
+
+def test_abandoned_journals_are_removed_when_a_calibration_begins(toy: Toy, tmp_path: Path) -> None:
+    journals, week = tmp_path / "journals", 7 * 86_400
+    for name in ("abandoned", "resumable"):
+        Journal(journals / name).once("piece", dict)
+    for path in ((abandoned := journals / "abandoned"), *abandoned.iterdir()):
+        os.utime(path, (past := time.time() - week - 60, past))
+    os.utime(journals / "resumable" / "piece.safetensors", (past, past))
+    with pytest.raises(Interrupted):
+        quantize(_job(toy.description), tmp_path / "half", _interrupt("brecq", 1), journals)
+    assert not abandoned.exists()
+    assert (journals / "resumable" / "piece.safetensors").is_file()
+
+
+def test_sweeping_where_there_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a file").touch()
+    sweep(tmp_path, 0.0)
+    sweep(tmp_path / "missing", 0.0)
+    assert (tmp_path / "a file").is_file()
