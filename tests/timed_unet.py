@@ -64,6 +64,21 @@ def run(unet: nn.Module, timestep: Any, batch: int = 1, dtype: torch.dtype = tor
         return unet(latents.to(dtype), timestep, context.to(dtype), **more).sample  # type: ignore[no-any-return]
 
 
+def projected(unet: nn.Module, timestep: Any, batch: int = 1, **more: Any) -> Tensor:
+    """What the time path gives to the blocks in a call with the usual inputs, [B, sum of widths]."""
+    found: list[Tensor] = []
+    handles = [
+        module.register_forward_hook(lambda _, args, output: found.append(output.expand(batch, -1)))
+        for name, module in unet.named_modules()
+        if name.endswith("time_emb_proj")
+    ]
+    run(unet, timestep, batch, **more)
+    for handle in handles:
+        handle.remove()
+    assert len(found) == len(handles) > 0
+    return torch.cat(found, dim=1)
+
+
 def distance(got: Tensor, wanted: Tensor) -> float:
     """Relative to `wanted`."""
     return ((got - wanted).norm() / wanted.norm()).item()

@@ -16,7 +16,8 @@ LAYOUTS = 2
 
 
 class OneDNNEngine:
-    """AMX, AVX512-VNNI or AVX2, whichever the processor has.
+    """AMX, AVX512-VNNI or AVX-VNNI, whichever the processor has. With none of them, oneDNN sums pairs of products in 16
+    bits, saturated: such processors fail the self-test.
 
     Three facts shape this file. A convolution called with a zero point other than 0 re-packs its weight at every call:
     so the codes come padded with the zero point, the kernel is told that it is 0, and what that leaves in the sums,

@@ -79,7 +79,7 @@ def default_engine(device_type: str = "cpu") -> Engine:
 
 def _onednn(reasons: list[str]) -> Engine:
     if not native.available():
-        reasons.append(f"passes: plain torch, the native kernels are {native.status()}")
+        reasons.append(f"passes: plain torch, no native kernels: {native.status()}")
         return OneDNNEngine(TorchPasses())
     tiles = "AMX tiles" if native.has_tiles() else "no AMX tiles, so attention is torch's"
     reasons.append(f"passes: native, {tiles}")

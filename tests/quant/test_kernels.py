@@ -15,14 +15,12 @@ from scipy.signal import correlate
 from quant.errors import KernelError
 from quant.kernels import native
 from quant.kernels.engine import Engine, Operands, Window
-from quant.kernels.onednn import OneDNNEngine
-from quant.kernels.passes import TorchPasses
 from quant.kernels.reference import ReferenceEngine
 from quant.kernels.selection import default_engine, select, self_test
 from quant.quantizers.activation import ActivationParameters, ActivationTable
+from tests.quant.engines import ENGINES, ONEDNN, REFERENCE, needs_onednn
 
-FAST, EXACT = OneDNNEngine(TorchPasses()), ReferenceEngine()
-engines = pytest.mark.parametrize("engine", [FAST, EXACT], ids=lambda engine: engine.name)
+engines = pytest.mark.parametrize("engine", ENGINES)
 zero_points = st.one_of(st.sampled_from([0, 255]), st.integers(0, 255))
 dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
 ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
@@ -127,6 +125,7 @@ def test_convolution_by_its_definition(
     assert torch.equal(prepared.codes(), operands.codes)
 
 
+@needs_onednn
 @settings(max_examples=1200, deadline=None)
 @given(
     batch=st.integers(0, 3), rows=st.integers(1, 40), inputs=st.integers(1, 300), outputs=st.integers(1, 130),
@@ -140,13 +139,14 @@ def test_the_fast_linear_equals_the_exact_one(
     rng = np.random.default_rng(seed)
     operands = _operands(rng, (outputs, inputs), groups, bias, top)
     x = torch.from_numpy(rng.integers(0, 256, (batch, rows, inputs)).astype(np.uint8))
-    fast, exact, group = FAST.linear(operands, packed=top <= 7), EXACT.linear(operands), len(groups) - 1
+    fast, exact, group = ONEDNN.linear(operands, packed=top <= 7), REFERENCE.linear(operands), len(groups) - 1
     got, wanted = fast(x, group, dtype), exact(x, group, torch.float64)
     assert got.dtype == dtype and got.shape == wanted.shape
     _close(got, wanted.numpy(), ROUNDING[dtype])
     assert torch.equal(fast.codes(), operands.codes)
 
 
+@needs_onednn
 @settings(max_examples=1200, deadline=None)
 @given(
     batch=st.integers(0, 2), size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
@@ -167,7 +167,7 @@ def test_the_fast_convolution_equals_the_exact_one(
     window = Window((stride, stride), (padding, padding), (dilation, dilation), parts)
     codes = _framed(rng, (batch, channels * parts, *size), groups[group], padding)
     codes = codes.contiguous(memory_format=torch.channels_last) if last else codes
-    fast, exact = FAST.conv2d(operands, window, packed=top <= 7), EXACT.conv2d(operands, window)
+    fast, exact = ONEDNN.conv2d(operands, window, packed=top <= 7), REFERENCE.conv2d(operands, window)
     got, wanted = fast(codes, group, dtype), exact(codes, group, torch.float64)
     assert got.dtype == dtype and got.shape == wanted.shape
     _close(got, wanted.numpy(), ROUNDING[dtype], _zero_point_term(operands, group))
@@ -207,9 +207,10 @@ def test_a_scale_per_token(engine: Engine, rows: int, inputs: int, outputs: int,
     _close(got, wanted + operands.bias.double().numpy())
 
 
+@needs_onednn
 def test_one_kernel_serves_changing_sizes() -> None:
     operands, window = _operands(np.random.default_rng(0), (5, 3, 3, 3), [100], True), Window(padding=(1, 1))
-    kernel = FAST.conv2d(operands, window)
+    kernel = ONEDNN.conv2d(operands, window)
     for side in (8, 5, 8):
         codes = _framed(np.random.default_rng(side), (1, 3, side, side), 100, 1)
         _close(kernel(codes, 0, torch.float32), _convolved(codes, operands, window, 0))
@@ -219,7 +220,7 @@ def test_one_kernel_serves_changing_sizes() -> None:
 def test_packed_weights_take_half_the_memory_and_give_the_same_numbers() -> None:
     rng = np.random.default_rng(0)
     operands = _operands(rng, (128, 256), [90], True, top=7)
-    plain, packed = FAST.linear(operands), FAST.linear(operands, packed=True)
+    plain, packed = ONEDNN.linear(operands), ONEDNN.linear(operands, packed=True)
     x = torch.from_numpy(rng.integers(0, 256, (5, 256)).astype(np.uint8))
     assert torch.equal(plain(x, 0, torch.float32), packed(x, 0, torch.float32))
     assert packed.resident_bytes() < 0.6 * plain.resident_bytes()

@@ -10,9 +10,6 @@ from torch import nn
 
 from quant.errors import CheckpointError, RecipeMismatch, TimestepError
 from quant.kernels.engine import Engine
-from quant.kernels.onednn import OneDNNEngine
-from quant.kernels.passes import TorchPasses
-from quant.kernels.reference import ReferenceEngine
 from quant.kernels.selection import default_engine
 from quant.layout import Layout, empty_like, prepare, quantized_layers, replace_layer
 from quant.modules.layer import QuantizedLayer
@@ -20,6 +17,7 @@ from quant.modules.shortcut import SplitConv2d
 from quant.quantizers.activation import FLOAT_BITS, ActivationParameters, ActivationTable
 from quant.quantizers.weight import quantize_weight
 from quant.timesteps import TimestepGroups
+from tests.quant.engines import ENGINES
 
 LAYERS = {
     "linear": (lambda: nn.Linear(30, 17), (2, 5, 30)),
@@ -30,7 +28,6 @@ LAYERS = {
     "conv of one column": (lambda: nn.Conv2d(6, 7, 3, stride=2, padding=1), (2, 6, 12, 1)),
     "nothing divides": (lambda: nn.Conv2d(7, 5, 3, padding=2, dilation=2), (1, 7, 3, 11)),
 }
-ENGINES = [OneDNNEngine(TorchPasses()), ReferenceEngine(), default_engine()]
 
 
 def _quantized(layer: nn.Module, bits: int, table: ActivationTable | None) -> QuantizedLayer:
@@ -39,7 +36,7 @@ def _quantized(layer: nn.Module, bits: int, table: ActivationTable | None) -> Qu
     return quantized
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=["onednn", "reference", "default"])
+@pytest.mark.parametrize("engine", [*ENGINES, pytest.param(default_engine(), id="default")])
 @pytest.mark.parametrize("bits", [8, 6, 4, 3])
 @pytest.mark.parametrize("kind", LAYERS)
 def test_integer_layer_equals_fake_quantization(kind: str, bits: int, engine: Engine) -> None:

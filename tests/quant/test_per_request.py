@@ -9,7 +9,7 @@ import torch
 
 from quant.errors import TimestepError
 from quant.modules.time_path.per_request import per_request
-from tests.timed_unet import SDXL, TIMESTEPS, build_unet, distance, inputs, pair, pooled, run
+from tests.timed_unet import SDXL, TIMESTEPS, build_unet, distance, inputs, pair, pooled, projected, run
 
 
 @pytest.mark.parametrize("config", [SDXL, {}], ids=["pooled", "plain"])
@@ -22,11 +22,15 @@ def test_per_request_is_the_float_model(config: dict[str, Any]) -> None:
     for batch, seed in ((2, 1), (2, 2), (1, 2), (3, 1), (2, 1)):
         more = {"added_cond_kwargs": pooled(batch, seed)} if config else {}
         for timestep in (*TIMESTEPS, torch.tensor(TIMESTEPS[:batch])):
-            assert distance(run(served, timestep, batch, **more), run(unet, timestep, batch, **more)) <= 1e-6
+            wanted = projected(unet, timestep, batch, **more)
+            assert distance(projected(served, timestep, batch, **more), wanted) <= 1e-6
         assert projection.rows.shape == (4, batch if config else 1, 64)
+    more = {"added_cond_kwargs": pooled(2, 1)} if config else {}
+    got, wanted = (run(model.double(), 741.5, 2, torch.float64, **more) for model in (served, unet))
+    assert distance(got, wanted) <= 1e-12
     if config:  # texts matter, so the test can fail
-        one, two = (run(unet, 981.0, 2, added_cond_kwargs=pooled(2, seed)) for seed in (1, 2))
-        assert distance(one, two) > 1e-4
+        other = run(unet, 741.5, 2, torch.float64, added_cond_kwargs=pooled(2, 2))
+        assert distance(other, wanted) > 1e-4
 
 
 def test_a_request_is_computed_once_and_noticed_by_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,9 +47,9 @@ def test_a_request_is_computed_once_and_noticed_by_its_values(monkeypatch: pytes
     added["time_ids"][1, 0] += 1  # in place: the same object, other values
     run(unet, 981.0, 2, added_cond_kwargs=added)
     added["text_embeds"][0, 0] += 1
-    got = run(unet, 981.0, 2, added_cond_kwargs=added)
+    got = projected(unet, 981.0, 2, added_cond_kwargs=added)
     assert len(calls) == 3 * 8
-    assert distance(got, run(build_unet(**SDXL), 981.0, 2, added_cond_kwargs=added)) <= 1e-6
+    assert distance(got, projected(build_unet(**SDXL), 981.0, 2, added_cond_kwargs=added)) <= 1e-6
 
 
 def test_rows_follow_dtype_and_forgetting_follows_weights() -> None:
@@ -57,7 +61,8 @@ def test_rows_follow_dtype_and_forgetting_follows_weights() -> None:
     other.mid_block.resnets[0].time_emb_proj.weight.mul_(3.0)
     unet.load_state_dict(other.state_dict())
     schedule.forget()
-    assert distance(run(unet, 21.0, 2, added_cond_kwargs=added), run(other, 21.0, 2, added_cond_kwargs=added)) <= 1e-6
+    got, wanted = (projected(model, 21.0, 2, added_cond_kwargs=added) for model in (unet, other))
+    assert distance(got, wanted) <= 1e-6
     got, wanted = (run(model.double(), 21.0, 2, torch.float64, added_cond_kwargs=added) for model in (unet, other))
     assert distance(got, wanted) <= 1e-12
 
@@ -69,8 +74,8 @@ def test_labels_and_guidance_embeddings_are_conditioning_too(concatenated: bool)
     for labels in ([0, 4], [4, 4]):
         more = {"class_labels": torch.tensor(labels), "timestep_cond": inputs(2, labels[0])[1][:, 0, :8]}
         for timestep in TIMESTEPS[:2]:
-            wanted = run(unet, timestep, 2, **more)
-            assert distance(run(served, timestep, 2, **more), wanted) <= 1e-6
+            wanted = projected(unet, timestep, 2, **more)
+            assert distance(projected(served, timestep, 2, **more), wanted) <= 1e-6
             with torch.no_grad():
                 positional = served(inputs(2)[0], timestep, inputs(2)[1], *more.values()).sample
-            assert distance(positional, wanted) <= 1e-6
+            assert torch.equal(positional, run(served, timestep, 2, **more))

@@ -15,7 +15,18 @@ from quant.layout import Layout, finish, lay_out
 from quant.modules.time_path.per_request import per_request
 from quant.modules.time_path.precalculated import PrecalculatedProjection, precalculate, projections
 from quant.modules.time_path.schedule import Schedule
-from tests.timed_unet import PRECALCULATED, SDXL, TIMESTEPS, build_unet, distance, inputs, pair, quantized, run
+from tests.timed_unet import (
+    PRECALCULATED,
+    SDXL,
+    TIMESTEPS,
+    build_unet,
+    distance,
+    inputs,
+    pair,
+    projected,
+    quantized,
+    run,
+)
 
 
 def test_rows_are_those_of_the_float_model_bit_for_bit() -> None:
@@ -33,7 +44,7 @@ def test_rows_are_those_of_the_float_model_bit_for_bit() -> None:
 @pytest.mark.parametrize("timestep", [501, 501.0, torch.tensor(501), torch.tensor([501]), torch.tensor([501.0] * 3)])
 def test_a_timestep_may_come_in_any_form(timestep: Any) -> None:
     unet, tabled = pair(precalculate)
-    assert distance(run(tabled, timestep, batch=3), run(unet, timestep, batch=3)) <= 1e-6
+    assert distance(projected(tabled, timestep, batch=3), projected(unet, timestep, batch=3)) <= 1e-6
     latents, context = inputs(3)
     with torch.no_grad():
         named = tabled(latents, timestep=timestep, encoder_hidden_states=context, return_dict=False)[0]
@@ -117,7 +128,7 @@ def test_a_batch_of_different_timesteps_is_its_pictures_one_by_one() -> None:
         schedule.select(mixed)
         assert torch.equal(projection(torch.zeros(3, 1)), rows[[3, 0, 1]])
         assert distance(together, torch.cat(alone)) <= 5e-6  # other layers sum in another order for another batch
-        assert distance(together, run(build_unet(), mixed, batch=3)) <= 1e-6
+        assert distance(projected(unet, mixed, 3), projected(build_unet(), mixed, 3)) <= 1e-6
 
 
 def test_another_dtype_leaves_the_table_as_it_is() -> None:
@@ -141,7 +152,7 @@ def test_a_copy_has_a_schedule_of_its_own() -> None:
         twin = copy.deepcopy(unet)
         wanted = run(unet, 981)
         assert schedule.current == 0
-        assert distance(run(twin, 21), run(build_unet(), 21)) <= 1e-6
+        assert distance(projected(twin, 21), projected(build_unet(), 21)) <= 1e-6
         assert schedule.current == 0 and torch.equal(run(unet, 981), wanted)
 
 

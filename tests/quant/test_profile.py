@@ -7,18 +7,17 @@ import torch
 from torch import nn
 
 from benchmarks.integer_profile import multiplies_floats, operators_by_place
-from quant.kernels.selection import default_engine
 from quant.layout import quantized_layers
 from quant.pipelines import load_reference, load_variant
 from tests.quant.conftest import TinyWorld
+from tests.quant.engines import needs_onednn
 
 INPUTS = (torch.randn(2, 4, 32, 32), torch.tensor(10), torch.randn(2, 16, 32))
 
 
+@needs_onednn
 @pytest.mark.parametrize("bits", [8, 4])
 def test_quantized_layers_multiply_integers(tiny: TinyWorld, bits: int) -> None:
-    if default_engine().name != "onednn":
-        pytest.skip("this machine has no oneDNN int8 kernels: layers run on the exact emulation")
     unet = load_variant(tiny.folder(bits)).unet
     counts = operators_by_place(unet, INPUTS)
     integer = sum(n for name, n in counts["inside"].items() if name.startswith(("onednn::qconv", "onednn::qlinear")))
