@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -122,7 +123,8 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     faults = error.errors()[:_MAX_FAULTS] if isinstance(error, RequestValidationError) else []
     if any(fault["type"] == "json_invalid" for fault in faults):
         return problem_answer("malformed-json", "the body is not JSON")
-    clean = [Fault(loc=tuple(_clean(part) for part in fault["loc"]), msg=_clean(fault["msg"])) for fault in faults]
+    body = error.body if isinstance(error, RequestValidationError) else None
+    clean = [Fault(loc=_place(fault, body), msg=_clean(fault["msg"])) for fault in faults]
     return await _contract_error(request, InvalidRequest(clean))
 
 
@@ -136,6 +138,19 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     _log.exception("request failed", exc_info=error)
     return problem_answer("internal", "the gateway failed; its log has the details")
+
+
+def _place(fault: Mapping[str, Any], body: Any) -> tuple[str, ...]:
+    """Where in the request a fault is. pydantic also names the kinds that it took parts of the body for: left out."""
+    source, *parts = fault["loc"]
+    if source != "body":
+        return tuple(_clean(part) for part in fault["loc"])
+    place, missing = [source], parts[-1:] if fault["type"] == "missing" else []
+    for part in parts:
+        if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int)):
+            place.append(_clean(part))
+            body = body[part]
+    return (*place, *(_clean(part) for part in missing))
 
 
 def _clean(text: object) -> str:

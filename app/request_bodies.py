@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from contract.card import Identifier
 from contract.payloads import MAX_EVALUATED, MAX_PROMPT_CHARACTERS, MAX_PROMPTS, REFERENCE, MetricName, PromptSetName
@@ -25,9 +25,16 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _named_or_given(value: Any) -> str:
+    return "named" if isinstance(value, str) else "given"
+
+
 Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_printable)]
 PromptText = Annotated[Text, AfterValidator(_not_blank)]
 Size = Annotated[int, Field(ge=8, multiple_of=8)]
+
+NAMED, GIVEN, NAMED_OR_GIVEN = Tag("named"), Tag("given"), Discriminator(_named_or_given)
+"""Of fields that take a string or something else: what is sent says which, so that faults are of that one only."""
 
 
 class SamplingBody(BaseModel):
@@ -67,10 +74,12 @@ class CalibrationBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: Identifier
-    recipe: str | Recipe = Field(description="a preset's name, or a recipe")
-    prompts: str | Annotated[list[PromptText], Field(min_length=2, max_length=1024)] = Field(
-        description="a prompt set's name, or prompts; a part of them is held out to measure the variant"
+    recipe: Annotated[Annotated[str, NAMED] | Annotated[Recipe, GIVEN], NAMED_OR_GIVEN] = Field(
+        description="a preset's name, or a recipe"
     )
+    prompts: Annotated[
+        Annotated[str, NAMED] | Annotated[list[PromptText], Field(min_length=2, max_length=1024), GIVEN], NAMED_OR_GIVEN
+    ] = Field(description="a prompt set's name, or prompts; a part of them is held out to measure the variant")
     variant: Identifier | None = Field(default=None, description="the new name; the recipe's own if missing")
 
 
@@ -80,9 +89,11 @@ class EvaluationBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: Identifier
-    variants: Literal["all"] | Annotated[list[Identifier], Field(min_length=1, max_length=MAX_EVALUATED)] = Field(
-        default="all", description="published variants, or all that the model has"
-    )
+    variants: Annotated[
+        Annotated[Literal["all"], NAMED]
+        | Annotated[list[Identifier], Field(min_length=1, max_length=MAX_EVALUATED), GIVEN],
+        NAMED_OR_GIVEN,
+    ] = Field(default="all", description="published variants, or all that the model has")
     prompt_sets: list[PromptSetName] = Field(min_length=1, max_length=8, description="the first is the primary one")
     limit: int = Field(default=64, ge=1, le=MAX_PROMPTS, description="prompts of each set")
     metrics: list[MetricName] = Field(

@@ -217,6 +217,35 @@ def test_bad_fields_are_named_and_not_repeated(
 
 
 @pytest.mark.parametrize(
+    ("route", "body", "place"),
+    [
+        ("calibrations", {"recipe": {**RECIPE, "weight_bits": 1}}, "recipe.weight_bits"),
+        ("calibrations", {"recipe": {**RECIPE, "stages": {"rounding": {"kind": "magic"}}}}, "recipe.stages.rounding"),
+        (
+            "calibrations",
+            {"recipe": {**RECIPE, "stages": {"bits_over_time": {"kind": "window", "start": 0}}}},
+            "recipe.stages.bits_over_time.end",
+        ),
+        ("calibrations", {"recipe": {**RECIPE, "layer_bits": {"conv_in": 0}}}, "recipe.layer_bits.conv_in"),
+        ("calibrations", {"recipe": {}}, "recipe.method"),
+        ("calibrations", {"recipe": 5}, "recipe"),
+        ("calibrations", {"prompts": ["a", "b\0"]}, "prompts.1"),
+        ("calibrations", {"prompts": ["a"]}, "prompts"),
+        ("calibrations", {"prompts": 5}, "prompts"),
+        ("evaluations", {"variants": ["shipped-one", "../tiny"]}, "variants.1"),
+        ("evaluations", {"variants": "ALL"}, "variants"),
+        ("generations", {"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_fault_is_placed_where_the_client_wrote_it(
+    client: TestClient, route: str, body: dict[str, Any], place: str
+) -> None:
+    whole = {"calibrations": CALIBRATION, "evaluations": EVALUATION, "generations": GENERATION}[route]
+    problem = _assert_problem(client.post(f"/v1/{route}", json={**whole, **body}), 422, "invalid-request")
+    assert [".".join(fault["loc"]) for fault in problem["errors"]] == [f"body.{place}"]
+
+
+@pytest.mark.parametrize(
     "text", [b"", b"{", b"nonsense", b"\xff\xfe", b'{"a": ' * 5000, b'{"prompt": "a"', b"[" * 100_00, b"1" * 5000]
 )
 def test_what_is_not_json_is_said_to_be_none(client: TestClient, text: bytes) -> None:
