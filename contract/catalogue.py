@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.card import Identifier
 from contract.errors import ContractError
+from contract.faults import faults
 from contract.recipe import Recipe
 from contract.stages import Stages
 
@@ -55,7 +56,7 @@ def read_models(path: Path) -> dict[str, ModelDescription]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         models = {name: ModelDescription.model_validate(table) for name, table in tables.items()}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise CatalogueError(f"models file {path}: {error}") from error
+        raise CatalogueError(f"models file {path}: {faults(error)}") from error
     return {name: _resolved(model, path.parent) for name, model in models.items()}
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from contract.errors import RecipeError
+from contract.faults import faults
 from contract.stages import (
     FineGrained,
     FineTuning,
@@ -102,7 +103,7 @@ class Recipe(BaseModel):
         try:
             stages = method.changed(self.stages)
         except ValidationError as error:
-            raise RecipeError(f"stages: {error}") from error
+            raise RecipeError(f"stages: {faults(error)}") from error
         for fault in (*_range_faults(self, stages), *_input_faults(self, stages), *_training_faults(self, stages)):
             raise RecipeError(fault)
         return stages
@@ -158,7 +159,7 @@ def read_recipe(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise RecipeError(f"recipe {path}: {error}") from error
+        raise RecipeError(f"recipe {path}: {faults(error)}") from error
 
 
 def read_presets(folder: Path) -> dict[str, Recipe]:

@@ -75,6 +75,28 @@ def test_a_wrong_name_is_said_with_what_there_is(arguments: tuple[str, ...], mes
     assert message in result.stderr.replace("\n", "")
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('method = "minmax"\nweight_bits = 1', "own.toml: weight_bits: Input should be greater than or equal to 2"),
+        ('method = "minmax"\n[stages.rounding]\nkind = "magic"', "own.toml: stages.rounding: Input tag 'magic' found"),
+        ('method = "eda_dm"\ntimestep_groups = 5', "timestep_groups must be 1, not 5"),
+        ('method = "minmax"\nmethod = "pcr"', "own.toml: Cannot overwrite a value"),
+        ("method = \0", "own.toml: Invalid value"),
+    ],
+)
+def test_a_faulty_recipe_is_explained_on_one_line(tmp_path: Path, text: str, fault: str) -> None:
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(text, encoding="utf-8")
+    result = runner.invoke(
+        app, ["quantize", "--model", "shapes-sd", "--recipe", str(recipe), "--output", str(tmp_path)]
+    )
+    assert result.exit_code == 2
+    message = " ".join(result.stderr.split())
+    assert fault in message and "errors.pydantic.dev" not in message
+    assert not (tmp_path / "shapes-sd").exists()
+
+
 def test_engine_says_what_was_chosen_and_why() -> None:
     result = json.loads(_run("engine", "--device", "cpu", "--json"))
     assert result["engine"] in {"onednn", "reference"} and result["device"] == "cpu"
