@@ -18,8 +18,8 @@ from rich.table import Table
 from benchmarks.contest import spread
 from benchmarks.machine import machine, today, turn
 from benchmarks.result import AsJson, Keep, Lock, save, stdout
+from quant.bfloat16 import bfloat16_copy
 from quant.cli.options import MODELS, VARIANTS, describe, variant_folder
-from quant.comparison import bfloat16_copy
 from quant.generation import Sampling, generate
 from quant.pipelines import load_reference, load_variant
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from diffusers import DiffusionPipeline
 from PIL import Image
-from torch import Tensor, nn
 
 from contract.card import Statistic
 from quant.backbone import Backbones
@@ -18,7 +15,6 @@ from quant.difference_map import difference_map
 from quant.generation import Generation, OnStep, Sampling, generate, generate_batch
 from quant.metric import metric
 from quant.pair import Pair
-from quant.pipelines import denoiser_of
 from quant.prompts import Prompt
 from quant.statistics import summarize
 
@@ -64,37 +60,6 @@ def compare(
     pair = Pair(first, second, [Prompt("", sampling.prompt)] * sampling.num_images, Backbones())
     maps = [difference_map(a, b) for a, b in zip(first.values, second.values, strict=True)]
     return Comparison(first, second, measure(pair, metrics), maps)
-
-
-def bfloat16_copy(reference: DiffusionPipeline) -> DiffusionPipeline:
-    """The reference with a copy of its denoiser that computes in bfloat16, the sampler and the rest unchanged: what
-    numeric noise alone does to its pictures."""
-    name = next(key for key, part in reference.components.items() if part is denoiser_of(reference))
-    copied = copy.deepcopy(denoiser_of(reference))
-    dtype = next(copied.parameters()).dtype
-    for tensor in (*copied.parameters(), *copied.buffers()):
-        tensor.data = tensor.data.bfloat16() if tensor.is_floating_point() else tensor.data
-
-    def lower(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return tuple(map(_bfloat16, args)), {key: _bfloat16(value) for key, value in kwargs.items()}
-
-    def lift(_: nn.Module, __: Any, output: Any) -> Any:
-        return (output[0].to(dtype), *output[1:])
-
-    copied.register_forward_pre_hook(lower, with_kwargs=True)
-    copied.register_forward_hook(lift)
-    noisy = type(reference)(**(reference.components | {name: copied}), **_checker(reference))
-    noisy.set_progress_bar_config(disable=True)
-    return noisy
-
-
-def _bfloat16(value: Any) -> Any:
-    return value.bfloat16() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def _checker(pipeline: DiffusionPipeline) -> dict[str, bool]:
-    key = "requires_safety_checker"
-    return {key: bool(pipeline.config[key])} if key in pipeline.config else {}
 
 
 def evaluate(

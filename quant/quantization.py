@@ -17,10 +17,11 @@ from contract.catalogue import ModelDescription
 from contract.errors import RecipeError
 from contract.recipe import Recipe
 from contract.stages import Stages
+from quant.bfloat16 import bfloat16_copy
 from quant.calibration.journal import Journal, sweep
 from quant.calibration.workbench import Inputs, Progress
 from quant.checkpoint import CARD, denoiser_bytes, digest, save_checkpoint
-from quant.comparison import CONSISTENCY, bfloat16_copy, evaluate
+from quant.comparison import CONSISTENCY, evaluate
 from quant.errors import RecipeMismatch
 from quant.evaluation.identity import CALIBRATING, code_digest, key_of, machine, weights_digest
 from quant.generation import Sampling

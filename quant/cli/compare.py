@@ -10,6 +10,7 @@ from rich.table import Table
 
 from contract.card import Statistic
 from quant.backbone import Backbones
+from quant.bfloat16 import bfloat16_copy
 from quant.cli.options import (
     MODELS,
     PROMPTS,
@@ -26,7 +27,7 @@ from quant.cli.options import (
     stdout,
     variant_folder,
 )
-from quant.comparison import bfloat16_copy, evaluate
+from quant.comparison import evaluate
 from quant.evaluation.metric_choice import choose
 from quant.generation import SEEDS, Sampling
 from quant.pipelines import load_reference, load_variant

@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from contract.card import Card
 from contract.catalogue import ModelDescription
-from quant.comparison import bfloat16_copy
+from quant.bfloat16 import bfloat16_copy
 from quant.evaluation.identity import ENGINE, SAMPLING, code_digest, machine, weights_digest
 from quant.generation import SEEDS
 from quant.pipelines import load_reference, load_variant

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
-from quant.comparison import CONSISTENCY, bfloat16_copy, compare, difference_map, evaluate
+from quant.bfloat16 import bfloat16_copy
+from quant.comparison import CONSISTENCY, compare, difference_map, evaluate
 from quant.generation import Sampling
 from quant.pipelines import load_reference, load_variant
 from quant.prompts import prompts_from_texts
