@@ -52,7 +52,7 @@ def _row(card: Card, linked: bool) -> list[str]:
         statistic(card.report.noise_floor.get("psnr")),
         megabytes(card.denoiser_bytes),
         card.digest[:12],
-        f"{card.created:%Y-%m-%d %H:%M}",
+        f"{card.created:%Y-%m-%d}",
     ]
 
 
