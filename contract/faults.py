@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydantic import ValidationError
 
+Place = tuple[int | str, ...]
 
-def faults(error: Exception) -> str:
-    """Place and message of every fault of a ValidationError; other errors say it themselves."""
+
+def _dotted(place: Place) -> str:
+    return ".".join(map(str, place))
+
+
+def faults(error: Exception, name: Callable[[Place], str] = _dotted) -> str:
+    """Place, as `name` has it, and message of every fault of a ValidationError, without the values; other errors say it
+    themselves."""
     if not isinstance(error, ValidationError):
         return str(error)
-    return "; ".join(": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in error.errors())
+    return "; ".join(
+        f"{name(fault['loc'])}: {fault['msg']}" if fault["loc"] else fault["msg"] for fault in error.errors()
+    )

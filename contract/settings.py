@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contract.faults import faults
+
 ROOT = Path(__file__).resolve().parent.parent
 """Where the shipped models, recipes and prompts are, beside the code."""
 
@@ -25,7 +27,4 @@ class SharedSettings(BaseSettings):
 
 def explain(error: ValidationError) -> str:
     """What is wrong with the settings, in one line, by the variables' names and without their values."""
-    return "; ".join(
-        f"FACSIMILE_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" if fault["loc"] else fault["msg"]
-        for fault in error.errors()
-    )
+    return faults(error, lambda place: f"FACSIMILE_{'_'.join(map(str, place)).upper()}")

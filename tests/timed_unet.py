@@ -79,6 +79,15 @@ def projected(unet: nn.Module, timestep: Any, batch: int = 1, **more: Any) -> Te
     return torch.cat(found, dim=1)
 
 
+def whole(unet: nn.Module, timestep: Any, batch: int = 1, **more: Any) -> Tensor:
+    """The output for the usual inputs in float64, where the order of sums, other for every processor, is not seen."""
+    wide = {
+        name: given.double() if torch.is_tensor(given) and given.is_floating_point() else given
+        for name, given in more.items()
+    }
+    return run(copy.deepcopy(unet).double(), timestep, batch, torch.float64, **wide)
+
+
 def distance(got: Tensor, wanted: Tensor) -> float:
     """Relative to `wanted`."""
     return ((got - wanted).norm() / wanted.norm()).item()

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -65,18 +66,11 @@ class Journal:
 
 
 def sweep(journals: Path, older_than: float) -> None:
-    """Removes the journals in a folder that nobody has written to for `older_than` seconds."""
+    """Removes the journals in a folder that nobody has added a piece to for `older_than` seconds."""
     for folder in journals.glob("*/"):
-        if _seconds_since_write(folder) >= older_than:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _seconds_since_write(folder: Path) -> float:
-    """0 when a file goes meanwhile: somebody writes."""
-    try:
-        return time.time() - max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-    except FileNotFoundError:
-        return 0.0
+        with suppress(FileNotFoundError):  # its own calibration may end meanwhile
+            if time.time() - folder.stat().st_mtime >= older_than:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -26,6 +26,7 @@ from tests.timed_unet import (
     projected,
     quantized,
     run,
+    whole,
 )
 
 
@@ -44,7 +45,8 @@ def test_rows_are_those_of_the_float_model_bit_for_bit() -> None:
 @pytest.mark.parametrize("timestep", [501, 501.0, torch.tensor(501), torch.tensor([501]), torch.tensor([501.0] * 3)])
 def test_a_timestep_may_come_in_any_form(timestep: Any) -> None:
     unet, tabled = pair(precalculate)
-    assert distance(projected(tabled, timestep, batch=3), projected(unet, timestep, batch=3)) <= 1e-6
+    for given in (projected, whole):
+        assert distance(given(tabled, timestep, batch=3), given(unet, timestep, batch=3)) <= 1e-6
     latents, context = inputs(3)
     with torch.no_grad():
         named = tabled(latents, timestep=timestep, encoder_hidden_states=context, return_dict=False)[0]
@@ -128,7 +130,8 @@ def test_a_batch_of_different_timesteps_is_its_pictures_one_by_one() -> None:
         schedule.select(mixed)
         assert torch.equal(projection(torch.zeros(3, 1)), rows[[3, 0, 1]])
         assert distance(together, torch.cat(alone)) <= 5e-6  # other layers sum in another order for another batch
-        assert distance(projected(unet, mixed, 3), projected(build_unet(), mixed, 3)) <= 1e-6
+        for given in (projected, whole):
+            assert distance(given(unet, mixed, 3), given(build_unet(), mixed, 3)) <= 1e-6
 
 
 def test_another_dtype_leaves_the_table_as_it_is() -> None:
@@ -152,7 +155,8 @@ def test_a_copy_has_a_schedule_of_its_own() -> None:
         twin = copy.deepcopy(unet)
         wanted = run(unet, 981)
         assert schedule.current == 0
-        assert distance(projected(twin, 21), projected(build_unet(), 21)) <= 1e-6
+        for given in (projected, whole):
+            assert distance(given(twin, 21), given(build_unet(), 21)) <= 1e-6
         assert schedule.current == 0 and torch.equal(run(unet, 981), wanted)
 
 
