@@ -16,6 +16,7 @@ from contract.errors import ContractError
 from contract.logs import configure_logs
 from contract.settings import explain
 from worker.claims import ClaimLoop
+from worker.compute import ComputeThread
 from worker.execution import execute
 from worker.heartbeat import Heartbeat
 from worker.metrics import serve_metrics
@@ -45,12 +46,13 @@ def main(
 ) -> None:
     """Serve queues until told to stop."""
     configure_logs("worker")
-    runtime = _start(tuple(dict.fromkeys(queues)))
+    compute = ComputeThread(background=Served.GENERATE not in queues)
+    runtime = compute.run(lambda: _start(tuple(dict.fromkeys(queues))))
     if metrics_port is not None:
         serve_metrics(metrics_host, metrics_port)
     if Served.GENERATE in queues:
-        warm_up(runtime)
-    claims, heartbeat = ClaimLoop(runtime, execute), Heartbeat(runtime)
+        compute.run(lambda: warm_up(runtime))
+    claims, heartbeat = ClaimLoop(runtime, execute, compute), Heartbeat(runtime)
     worker_shutting_down.connect(lambda **_: runtime.patience.draining.set(), weak=False)
     heartbeat.start()
     claims.start()

@@ -10,18 +10,21 @@ import structlog
 from contract.errors import StoreUnavailable
 from contract.jobs import JobRecord
 from contract.transitions import claim
+from worker.compute import ComputeThread
 from worker.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
 
 
 class ClaimLoop:
-    """Runs one job at a time. A token makes it look at once; without any it looks every few seconds by itself, because
-    a token can be lost. While it is busy a token's call waits, so that idle workers take the other tokens."""
+    """Runs one job at a time, in the compute thread. A token makes it look at once; without any it looks every few
+    seconds by itself, because a token can be lost. While it is busy a token's call waits, so that idle workers take the
+    other tokens."""
 
-    def __init__(self, runtime: Runtime, execute: Callable[[Runtime, JobRecord], None]) -> None:
+    def __init__(self, runtime: Runtime, execute: Callable[[Runtime, JobRecord], None], compute: ComputeThread) -> None:
         self._runtime = runtime
         self._execute = execute
+        self._compute = compute
         self._busy = threading.Lock()
         self._stopped = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="poll", daemon=True)
@@ -38,15 +41,18 @@ class ClaimLoop:
     def drain(self) -> None:
         """Run jobs until the queues are empty."""
         with self._busy:
-            while not (self._stopped.is_set() or self._runtime.patience.draining.is_set()):
-                try:
-                    record = self._runtime.store.run(claim(self._runtime.queues, self._runtime.name))
-                except StoreUnavailable as error:
-                    _log.warning("no claim", error=str(error))
-                    return
-                if record is None:
-                    return
-                self._execute(self._runtime, record)
+            self._compute.run(self._drain)
+
+    def _drain(self) -> None:
+        while not (self._stopped.is_set() or self._runtime.patience.draining.is_set()):
+            try:
+                record = self._runtime.store.run(claim(self._runtime.queues, self._runtime.name))
+            except StoreUnavailable as error:
+                _log.warning("no claim", error=str(error))
+                return
+            if record is None:
+                return
+            self._execute(self._runtime, record)
 
     def _poll(self) -> None:
         while not self._stopped.wait(self._runtime.settings.poll_seconds):

@@ -23,6 +23,7 @@ from quant.evaluation.evaluation import Evaluation
 from quant.evaluation.report import Report
 from tests.contract.cards import card, stage
 from worker.claims import ClaimLoop
+from worker.compute import ComputeThread
 from worker.execution import execute
 from worker.runtime import Runtime
 
@@ -97,7 +98,7 @@ def run(world: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[..., JobRec
         monkeypatch.setattr(job, "write_report", _written)
         submission = Submission(kind=JobKind.EVALUATION, queue=EVALUATE, payload=payload)
         name = world.store.run(submit(submission, open_jobs=9)).id
-        ClaimLoop(world, execute).drain()
+        ClaimLoop(world, execute, ComputeThread()).drain()
         return world.store.run(find(name))
 
     return run

@@ -14,6 +14,7 @@ from contract.results import GenerationResult, Result
 from contract.transitions import cancel, claim, find, reap, submit
 from tests.contract.conftest import QUEUE, submission
 from worker.claims import ClaimLoop
+from worker.compute import ComputeThread
 from worker.execution import execute
 from worker.lease import JobLease
 from worker.runtime import Runtime
@@ -33,7 +34,7 @@ def run(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], J
     def run(work: Work) -> JobRecord:
         monkeypatch.setattr(worker.execution, "job_of", lambda kind: work)
         job = runtime.store.run(submit(submission(), open_jobs=9)).id
-        ClaimLoop(runtime, execute).drain()
+        ClaimLoop(runtime, execute, ComputeThread()).drain()
         return runtime.store.run(find(job))
 
     return run

@@ -1,0 +1,70 @@
+"""One thread of a worker does all of torch's work, and in the background it and its threads yield to others."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import pytest
+
+import worker.execution
+from contract.transitions import find, submit
+from tests.contract.conftest import submission
+from tests.worker.test_execution import RESULT
+from worker.claims import ClaimLoop
+from worker.compute import ComputeThread
+from worker.execution import execute
+from worker.runtime import Runtime
+
+
+def test_tokens_from_any_thread_and_polls_run_jobs_in_the_compute_thread(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, seen = ComputeThread(), []
+
+    def work(*_: Any) -> Any:
+        seen.append(threading.get_ident())
+        return RESULT
+
+    monkeypatch.setattr(worker.execution, "job_of", lambda kind: work)
+    claims = ClaimLoop(runtime, execute, compute)
+    for _ in range(3):  # as tokens do, each from a thread of its own
+        runtime.store.run(submit(submission(), open_jobs=9))
+        token = threading.Thread(target=claims.drain)
+        token.start()
+        token.join()
+    claims.start()  # as polls do
+    last = runtime.store.run(submit(submission(), open_jobs=9)).id
+    until = time.monotonic() + 20
+    while not runtime.store.run(find(last)).state.terminal and time.monotonic() < until:
+        time.sleep(0.02)
+    claims.stop()
+    assert seen == [compute.run(threading.get_ident)] * 4
+
+
+def test_what_a_call_raises_reaches_the_caller_and_the_thread_goes_on() -> None:
+    compute = ComputeThread()
+    with pytest.raises(SystemExit) as ended:
+        compute.run(lambda: exit_with(2))
+    assert ended.value.code == 2
+    assert compute.run(lambda: 7) == 7
+
+
+def exit_with(status: int) -> None:
+    raise SystemExit(status)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="idle priority is Linux's")
+def test_in_the_background_the_thread_and_its_children_are_idle_and_others_are_not() -> None:
+    def policies() -> list[int]:
+        child: list[int] = []
+        thread = threading.Thread(target=lambda: child.append(os.sched_getscheduler(0)))
+        thread.start()
+        thread.join()
+        return [os.sched_getscheduler(0), *child]
+
+    assert ComputeThread(background=True).run(policies) == [os.SCHED_IDLE, os.SCHED_IDLE]
+    assert ComputeThread().run(policies) == [os.SCHED_OTHER, os.SCHED_OTHER]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
