@@ -15,15 +15,12 @@ from redis.retry import Retry
 from contract.broker import Timeouts
 from contract.call import PREFIX, Call, source
 from contract.errors import StoreUnavailable
+from contract.event_reader import Event, EventReader, order
 
 Answer = TypeVar("Answer")
-Fields = dict[str, str]
 
 START = "0-0"
 """The id before a stream's first event."""
-
-_BLOCK_MILLISECONDS = 1_000
-"""How long one read of a stream waits: well below the gateway's socket timeout."""
 
 
 class JobStore:
@@ -45,10 +42,13 @@ class JobStore:
 
 
 class AsyncJobStore:
-    """The store for a process that must not block."""
+    """The store for a process that must not block: at most `connections` calls at once, while the others wait, and all
+    events through one more."""
 
-    def __init__(self, url: str, timeouts: Timeouts) -> None:
-        self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **_options(timeouts))
+    def __init__(self, url: str, timeouts: Timeouts, connections: int = 64) -> None:
+        self._redis = _asynchronous(url, timeouts, connections)
+        self._blocking = _asynchronous(url, timeouts, 1)
+        self._events = EventReader(self._redis, self._blocking, _translated)
 
     async def run(self, call: Call[Answer]) -> Answer:
         """Run a call. Raises StoreUnavailable, and what reading the answer raises."""
@@ -57,18 +57,10 @@ class AsyncJobStore:
             reply = await script(keys=[PREFIX], args=[call.encoded()])
         return call.read(reply)
 
-    async def events(self, job: str, after: str) -> AsyncGenerator[tuple[str, Fields] | None, None]:
+    def events(self, job: str, after: str) -> AsyncGenerator[Event | None, None]:
         """A job's events after the one with id `after`, as (id, fields), as they happen; None now and then while
         nothing happens, so that the reader can look whether it should go on. Never ends by itself."""
-        name = f"{PREFIX}events:{job}"
-        while True:
-            with _translated():
-                streams: Any = await self._redis.xread({name: after}, count=100, block=_BLOCK_MILLISECONDS)
-            for event, fields in streams[0][1] if streams else ():
-                after = event
-                yield event, fields
-            if not streams:
-                yield None
+        return self._events.events(job, after)
 
     async def dropped(self, job: str, after: str) -> bool:
         """Whether events after `after` are gone because the stream is bounded."""
@@ -78,7 +70,7 @@ class AsyncJobStore:
             except redis.exceptions.ResponseError:
                 return False
         trimmed = stream["entries-added"] > stream["length"]
-        return trimmed and _order(after) < _order(stream["first-entry"][0])
+        return trimmed and order(after) < order(stream["first-entry"][0])
 
     async def ping(self) -> None:
         """Raises StoreUnavailable unless the broker answers."""
@@ -87,6 +79,8 @@ class AsyncJobStore:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._events.close()
+        await self._blocking.aclose()
         await self._redis.aclose()
 
 
@@ -100,15 +94,49 @@ def _options(timeouts: Timeouts) -> dict[str, Any]:
     }
 
 
-def _order(event: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in event.split("-"))
+def _asynchronous(url: str, timeouts: Timeouts, connections: int) -> redis.asyncio.Redis:
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=timeouts.read,
+        retry=AsyncRetry(NoBackoff(), 0),
+        **_options(timeouts),
+    )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
-        raise StoreUnavailable("the broker does not answer") from error
-    except redis.exceptions.OutOfMemoryError as error:
-        raise StoreUnavailable("the broker's memory is full") from error
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise StoreUnavailable(f"the broker {_fault(error)}") from error
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a broker that cannot be used, for people."""
+    for kind, fault in _FAULTS.items():
+        if isinstance(error, kind) or isinstance(error.__cause__, kind):
+            return fault
+    return next((fault for sign, fault in _REFUSALS.items() if sign in str(error)), "refuses; its log says why")
+
+
+_FAULTS: dict[type[Exception], str] = {
+    redis.exceptions.AuthenticationError: "asks for another password",
+    redis.exceptions.BusyLoadingError: "is still loading its data",
+    redis.exceptions.ConnectionError: "does not answer",
+    redis.exceptions.TimeoutError: "does not answer",
+    OSError: "does not answer",
+    redis.exceptions.OutOfMemoryError: "has no memory left",
+    redis.exceptions.ReadOnlyError: "is a replica that takes no writes",
+    redis.exceptions.NoPermissionError: "does not allow this user what the service needs",
+}
+"""The first that fits counts: the first two are connection errors as well."""
+
+_REFUSALS = {
+    "MISCONF": "cannot write its files: its disk may be full",
+    "NOREPLICAS": "has too few replicas to take writes",
+    "read only replica": "is a replica that takes no writes",
+    "BUSY": "is busy with another script",
+}
+"""What other refusals say, and what that means."""

@@ -57,4 +57,7 @@ class ClaimLoop:
     def _poll(self) -> None:
         while not self._stopped.wait(self._runtime.settings.poll_seconds):
             if not self._busy.locked():
-                self.drain()
+                try:
+                    self.drain()
+                except Exception:
+                    _log.exception("no claim")

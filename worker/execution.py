@@ -10,10 +10,10 @@ import structlog
 
 from contract.call import Call
 from contract.errors import ContractError, StoreUnavailable
-from contract.folders import FULL
 from contract.jobs import SCHEMA_VERSION, JobError, JobRecord
 from contract.payloads import SamplingPayload
-from contract.transitions import Claimant, acknowledge_cancel, fail, find, release, succeed
+from contract.transitions import acknowledge_cancel, fail, find, release, succeed
+from worker.failures import OUT_OF_MEMORY, failure_of
 from worker.jobs import job_of
 from worker.lease import DeadlineExceeded, JobCanceled, JobFenced, JobLease, JobReleased
 from worker.metrics import CANCEL_LATENCY_SECONDS, INVALID_IMAGES, JOB_SECONDS, QUEUE_WAIT_SECONDS
@@ -22,7 +22,6 @@ from worker.runtime import Runtime
 _SETTLE_SECONDS = 60.0
 """How long the end of a job is repeated to a broker that does not answer, before the lease is left to expire."""
 
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 _log = structlog.get_logger(__name__)
 
 
@@ -55,41 +54,23 @@ def _end(runtime: Runtime, record: JobRecord, lease: JobLease) -> Call[str] | No
         return None
     except DeadlineExceeded:
         return fail(claimant, JobError(code="deadline-exceeded", message="the job ran longer than it may"))
-    except MemoryError:
-        return _out_of_memory(runtime, claimant)
     except Exception as error:
-        return _failure(runtime, record, error)
+        return fail(claimant, _failure(runtime, record, error))
 
 
-def _failure(runtime: Runtime, record: JobRecord, error: Exception) -> Call[str]:
-    from quant.errors import QuantError
-
-    claimant = Claimant(record.id, record.attempt)
-    if type(error).__name__ == "OutOfMemoryError" or _is_allocation_failure(error):
-        return _out_of_memory(runtime, claimant)
-    if isinstance(error, QuantError | ContractError):
-        _log.warning("job failed", code=error.code, error=str(error))
-        if error.code == "invalid-output" and isinstance(record.payload, SamplingPayload):
-            INVALID_IMAGES.labels(record.payload.model, record.payload.variant).inc()
-        return fail(claimant, JobError(code=error.code, message=str(error)))
-    if isinstance(error, OSError) and error.errno in FULL:
-        _log.error("job failed: no room", error=str(error))
-        return fail(claimant, JobError(code="storage-full", message="there is no room for what the job writes"))
-    _log.exception("job failed")
-    message = f"an unexpected {type(error).__name__} in the worker; its log has the details"
-    return fail(claimant, JobError(code="internal", message=message))
-
-
-def _is_allocation_failure(error: Exception) -> bool:
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
-
-
-def _out_of_memory(runtime: Runtime, claimant: Claimant) -> Call[str]:
-    _log.error("job failed: out of memory")
-    runtime.pipelines.clear()
-    gc.collect()
-    message = "the worker's memory was not enough; ask for fewer or smaller pictures"
-    return fail(claimant, JobError(code="out-of-memory", message=message))
+def _failure(runtime: Runtime, record: JobRecord, error: Exception) -> JobError:
+    known = failure_of(error)
+    if known is None:
+        _log.exception("job failed")
+        message = f"an unexpected {type(error).__name__} in the worker; its log has the details"
+        return JobError(code="internal", message=message)
+    _log.warning("job failed", code=known.code, error=str(error), cause=repr(error.__cause__ or ""))
+    if known is OUT_OF_MEMORY:
+        runtime.pipelines.clear()
+        gc.collect()
+    if known.code == "invalid-output" and isinstance(record.payload, SamplingPayload):
+        INVALID_IMAGES.labels(record.payload.model, record.payload.variant).inc()
+    return known
 
 
 def _settle(runtime: Runtime, end: Call[str]) -> str:

@@ -112,6 +112,9 @@ class JobLease:
         except StoreUnavailable as error:
             _log.warning("lease not renewed", error=str(error))
             return
+        except Exception:
+            _log.exception("lease not renewed")
+            return
         if verdict != "go":
             self._verdict = verdict
 

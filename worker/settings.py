@@ -21,5 +21,6 @@ class WorkerSettings(SharedSettings):
     pipelines: int = Field(default=4, ge=2, description="pipelines kept in memory; a comparison needs two")
     poll_seconds: float = Field(default=5.0, gt=0)
     heartbeat_seconds: float = Field(default=3.0, gt=0)
+    unheard_seconds: float = Field(default=300.0, gt=0)
     stall_seconds: float = Field(default=600.0, gt=0)
     drain_seconds: float = Field(default=5.0, ge=0)

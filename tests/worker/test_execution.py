@@ -6,12 +6,15 @@ import errno
 from collections.abc import Callable
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
 import worker.execution
 from contract.errors import ImageStoreError
 from contract.jobs import JobRecord, JobState
 from contract.results import GenerationResult, Result
 from contract.transitions import cancel, claim, find, reap, submit
+from quant.errors import CheckpointError, ModelError
 from tests.contract.conftest import QUEUE, submission
 from worker.claims import ClaimLoop
 from worker.compute import ComputeThread
@@ -21,10 +24,6 @@ from worker.runtime import Runtime
 
 RESULT = GenerationResult(images=(), seed=1, seconds={}, digest=None, score=None)
 Work = Callable[[Runtime, JobLease, JobRecord], Result]
-
-
-class OutOfMemoryError(RuntimeError):
-    """Named like torch's own."""
 
 
 @pytest.fixture
@@ -52,15 +51,28 @@ def test_a_result_is_stored(run: Callable[[Work], JobRecord]) -> None:
     assert (record.state, record.result) == (JobState.SUCCEEDED, RESULT)
 
 
+def _caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
         (MemoryError(), "out-of-memory"),
-        (OutOfMemoryError("CUDA"), "out-of-memory"),
+        (torch.OutOfMemoryError("CUDA"), "out-of-memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out-of-memory"),
         (ImageStoreError("no room", full=True), "storage-full"),
         (OSError(errno.ENOSPC, "No space left on device", "secret"), "storage-full"),
-        (OSError(errno.EACCES, "Permission denied", "secret"), "internal"),
+        (OSError(errno.EACCES, "Permission denied", "secret"), "storage-unusable"),
+        (OSError(errno.EROFS, "Read-only file system", "secret"), "storage-unusable"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "secret"), "storage-unusable"),
+        (CheckpointError("cannot be written"), "variant-unusable"),
+        (_caused(CheckpointError("cannot be written"), OSError(errno.ENOSPC, "secret")), "storage-full"),
+        (_caused(RuntimeError("secret"), OSError(errno.EDQUOT, "secret")), "storage-full"),
+        (SafetensorError('I/O error: Os { code: 28, kind: StorageFull, message: "secret" }'), "storage-full"),
+        (SafetensorError('I/O error: Os { code: 30, kind: ReadOnlyFilesystem, message: "x" }'), "storage-unusable"),
+        (ModelError("model /srv/secret/models/mine cannot be loaded"), "model-unusable"),
         (RuntimeError("secret"), "internal"),
         (KeyError("secret"), "internal"),
     ],
