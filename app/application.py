@@ -28,6 +28,7 @@ from app.routes import (
 )
 from app.services import start_services
 from app.settings import GatewaySettings
+from contract.release import RELEASE
 
 _NOUNS = (generations, comparisons, calibrations, evaluations, models, variants, catalogue, images, reports)
 """Whose routes ask for a key."""
@@ -35,7 +36,7 @@ _NOUNS = (generations, comparisons, calibrations, evaluations, models, variants,
 
 def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
     """The application. Raises ContractError for an unreadable file of keys."""
-    app = FastAPI(title="Facsimile", version="0.1.0", lifespan=_lifespan)
+    app = FastAPI(title="Facsimile", version=RELEASE, lifespan=_lifespan)
     app.state.services = start_services(settings, redis_url)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLog)  # the outermost: added last

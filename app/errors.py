@@ -22,6 +22,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "job-not-found": HTTPStatus.NOT_FOUND,
     "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "variant-exists": HTTPStatus.CONFLICT,
+    "unknown-version": HTTPStatus.CONFLICT,
     "job-lost": HTTPStatus.GONE,
     "body-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "invalid-request": HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -30,10 +31,11 @@ STATUS: Mapping[str, HTTPStatus] = {
     "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
     "variant-unusable": HTTPStatus.INTERNAL_SERVER_ERROR,
     "broker-unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "broker-full": HTTPStatus.SERVICE_UNAVAILABLE,
     "no-worker": HTTPStatus.SERVICE_UNAVAILABLE,
 }
-RETRY_AFTER: Mapping[str, int] = {"queue-full": 5, "broker-unavailable": 2, "no-worker": 5}
-"""Seconds that a client is asked to wait before it repeats a request that met this."""
+RETRY_AFTER: Mapping[str, int] = {"queue-full": 5, "broker-unavailable": 2, "broker-full": 60, "no-worker": 5}
+"""Seconds that a client is asked to wait before it repeats a request that met this; an error may know better."""
 
 _BY_STATUS = {400: "malformed-json", 404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
 _MAX_FAULTS = 20
@@ -81,12 +83,14 @@ class Unauthorized(ContractError):
 
 
 class NoWorker(ContractError):
-    """No worker has ever said what it offers."""
+    """No worker that could do it is running."""
 
     code = "no-worker"
 
 
-def problem_answer(code: str, detail: str, faults: Sequence[Fault] = ()) -> JSONResponse:
+def problem_answer(
+    code: str, detail: str, faults: Sequence[Fault] = (), retry_after: int | None = None
+) -> JSONResponse:
     """The answer to an error."""
     status = STATUS[code]
     problem = Problem(
@@ -97,7 +101,7 @@ def problem_answer(code: str, detail: str, faults: Sequence[Fault] = ()) -> JSON
         code=code,
         errors=tuple(faults),
     )
-    headers = {"Retry-After": str(RETRY_AFTER[code])} if code in RETRY_AFTER else {}
+    headers = {"Retry-After": str(retry_after or RETRY_AFTER[code])} if code in RETRY_AFTER else {}
     if code == "unauthorized":
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(
@@ -116,7 +120,8 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _contract_error(request: Request, error: Exception) -> JSONResponse:
     code = getattr(error, "code", "internal")
     faults = error.faults if isinstance(error, InvalidRequest) else ()
-    return problem_answer(code if code in STATUS else "internal", str(error), faults)
+    retry_after = getattr(error, "retry_after", None)
+    return problem_answer(code if code in STATUS else "internal", str(error), faults, retry_after)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 
 import structlog
 
 from app.services import Services
+from contract.broker import GATEWAY_TIMEOUTS
 from contract.errors import StoreUnavailable
+from contract.job_store import AsyncJobStore
 from contract.transitions import reap
 
 _SWEEP_INTERVAL = 600.0
@@ -19,11 +22,17 @@ _log = structlog.get_logger(__name__)
 
 
 async def run_reaper(services: Services) -> None:
-    """Reap and sweep for ever; an error costs one round."""
+    """Reap and sweep for ever; an error costs one round. The store's connection is the reaper's own, so that no load of
+    requests keeps it from work."""
+    async with aclosing(AsyncJobStore(services.redis_url, GATEWAY_TIMEOUTS, connections=1)) as store:
+        await _rounds(services, store)
+
+
+async def _rounds(services: Services, store: AsyncJobStore) -> None:
     swept = 0.0
     while True:
         try:
-            for token in await services.store.run(reap(resend_seconds=services.settings.resend_seconds)):
+            for token in await store.run(reap(resend_seconds=services.settings.resend_seconds)):
                 services.tokens.send(token)
             if time.monotonic() - swept > _SWEEP_INTERVAL or not swept:
                 swept = time.monotonic()

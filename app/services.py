@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -12,7 +11,7 @@ from app.api_keys import ApiKeys
 from app.errors import NoWorker
 from app.settings import GatewaySettings
 from app.wake_up import TokenSender
-from contract.announcements import Heard, announcements, offered
+from contract.announcements import Heard, Roll, RollCall
 from contract.broker import GATEWAY_TIMEOUTS
 from contract.catalogue import Catalogue
 from contract.images import ImageStore
@@ -26,34 +25,46 @@ class Services:
     """Made once, when the process starts."""
 
     settings: GatewaySettings
+    redis_url: str
     store: AsyncJobStore
     images: ImageStore
     registry: Registry
     reports: ReportStore
     keys: ApiKeys
     tokens: TokenSender
+    workers: RollCall = field(default_factory=RollCall)
 
-    async def heard(self) -> Sequence[Heard]:
+    async def roll(self) -> Roll:
         """What the workers announced."""
-        return await self.store.run(announcements())
+        return await self.store.run(self.workers.call())
+
+    async def heard(self) -> tuple[Heard, ...]:
+        """The workers that were heard of lately."""
+        return (await self.roll()).heard
 
     async def catalogue(self) -> Catalogue:
         """What the workers offer. Raises NoWorker before the first one was heard."""
-        catalogue = offered(await self.heard())
+        catalogue = (await self.roll()).catalogue
         if catalogue is None:
             raise NoWorker("no worker has started yet; try again in a moment")
         return catalogue
 
+    async def served(self, queue: str) -> None:
+        """Raises NoWorker unless a worker for this queue is running, or was a moment ago."""
+        if not (await self.roll()).serves(queue):
+            raise NoWorker(f"no worker that serves the queue {queue} is running; try again in a moment")
+
     async def close(self) -> None:
         """Close all connections."""
         self.tokens.close()
-        await self.store.close()
+        await self.store.aclose()
 
 
 def start_services(settings: GatewaySettings, redis_url: str) -> Services:
     """The services of one gateway process. Raises ContractError for an unreadable file of keys."""
     return Services(
         settings=settings,
+        redis_url=redis_url,
         store=AsyncJobStore(redis_url, GATEWAY_TIMEOUTS),
         images=ImageStore(settings.data_dir / "images"),
         registry=Registry(settings.variants, settings.data_dir),

@@ -44,9 +44,10 @@ class Submitter:
 
     async def accept(self, kind: JobKind, body: BaseModel, payload: Payload) -> JobAnswer:
         """Accept the job, or find the one that was accepted before with the same key; then wait if that is preferred.
-        Raises AdmissionError and StoreUnavailable."""
+        Raises AdmissionError, NoWorker and StoreUnavailable."""
         services = self._services
         submission = self._submission(kind, body, payload)
+        await services.served(submission.queue)
         accepted = await services.store.run(submit(submission, open_jobs=services.settings.open_jobs))
         bind_contextvars(job=accepted.id)
         if not accepted.replayed:

@@ -3,21 +3,27 @@ itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import logging
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.call import Call
 from contract.card import Identifier
 from contract.catalogue import Catalogue
+from contract.faults import faults
+
+Written = TypeVar("Written", bound=BaseModel)
+_log = logging.getLogger(__name__)
 
 LIVE_SECONDS = 15.0
 """A worker that was silent for longer is not counted on."""
 
-FORGET_SECONDS = 86_400.0
-"""What a silent worker offered is still accepted as a job for this long: it may only be restarting."""
+FORGET_SECONDS = 60.0
+"""Jobs for a silent worker are still accepted for this long: it may only be restarting."""
 
 
 class LoadedPipeline(BaseModel):
@@ -32,11 +38,13 @@ class LoadedPipeline(BaseModel):
 
 
 class Announcement(BaseModel):
-    """A worker: the queues it serves, what its code offers, what it holds in memory."""
+    """A worker: its release, the queues it serves, what its code offers, what it holds in memory. The catalogue travels
+    beside it, once for all workers that offer the same; those of 0.1.0 wrote it into the announcement."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     worker: str
+    release: str = "0.1.0"
     queues: tuple[str, ...]
     device: str
     catalogue: Catalogue
@@ -54,6 +62,30 @@ class Heard:
     def live(self) -> bool:
         """Whether the worker can be counted on."""
         return self.age < LIVE_SECONDS
+
+
+@dataclass(frozen=True)
+class Roll:
+    """The workers heard of within FORGET_SECONDS, and what was offered last, which outlives them."""
+
+    heard: tuple[Heard, ...] = ()
+    last: Catalogue | None = None
+
+    @property
+    def live(self) -> tuple[Announcement, ...]:
+        """The workers that can be counted on."""
+        return tuple(item.announcement for item in self.heard if item.live)
+
+    @property
+    def catalogue(self) -> Catalogue | None:
+        """All that live workers offer, or, while none is live, what was offered last. None: nothing ever was."""
+        latest = [item.announcement.catalogue for item in sorted(self.heard, key=lambda item: item.age)]
+        catalogues = [announcement.catalogue for announcement in self.live] or latest[:1]
+        return _union(catalogues) if catalogues else self.last
+
+    def serves(self, queue: str) -> bool:
+        """Whether a worker that was heard of serves a queue."""
+        return any(queue in item.announcement.queues for item in self.heard)
 
 
 @dataclass(frozen=True)
@@ -76,24 +108,72 @@ class Census:
 
 def announce(announcement: Announcement) -> Call[str]:
     """A worker's heartbeat."""
-    return Call("announce", {"worker": announcement.worker, "announcement": announcement.model_dump_json()}, str)
+    catalogue = announcement.catalogue.model_dump_json()
+    arguments = {
+        "worker": announcement.worker,
+        "announcement": announcement.model_dump_json(exclude={"catalogue"}),
+        "digest": hashlib.sha256(catalogue.encode()).hexdigest(),
+        "catalogue": catalogue,
+    }
+    return Call("announce", arguments, str)
 
 
-def announcements() -> Call[list[Heard]]:
-    """What every worker last announced."""
-    return Call("announcements", {"forget_seconds": FORGET_SECONDS}, _read_announcements)
+class RollCall:
+    """Asks for what the workers announced, and reads every catalogue once. Each announcement is read for itself: one
+    of a release that this one cannot read is logged and left out, and so are fields that this release does not know."""
+
+    def __init__(self) -> None:
+        self._catalogues: dict[str, Catalogue | None] = {}
+
+    def call(self) -> Call[Roll]:
+        """What every worker last announced."""
+        arguments = {"forget_seconds": FORGET_SECONDS, "known": [digest for digest in self._catalogues if digest]}
+        return Call("announcements", arguments, self._read)
+
+    def _read(self, reply: tuple[list[list[str]], list[list[str]], str]) -> Roll:
+        heard, catalogues, offered = reply
+        for digest, text in catalogues:
+            self._catalogues[digest] = _readable(Catalogue, text)
+        used = {offered, *(digest for _, _, digest in heard)}
+        self._catalogues = {digest: each for digest, each in self._catalogues.items() if digest in used}
+        read = ((float(age), self._announcement(text, digest)) for age, text, digest in heard)
+        return Roll(
+            tuple(Heard(announcement, age) for age, announcement in read if announcement is not None),
+            self._catalogues.get(offered),
+        )
+
+    def _announcement(self, text: str, digest: str) -> Announcement | None:
+        if not digest:
+            return _readable(Announcement, text)
+        catalogue = self._catalogues.get(digest)
+        said = _readable(_Said, text)
+        if said is None or catalogue is None:
+            return None
+        return Announcement.model_construct(**dict(said), catalogue=catalogue)
+
+
+class _Said(BaseModel):
+    """An announcement as it is written: without the catalogue."""
+
+    worker: str
+    release: str
+    queues: tuple[str, ...]
+    device: str
+    loaded: tuple[LoadedPipeline, ...]
+
+
+@lru_cache(maxsize=256)
+def _readable(kind: type[Written], text: str) -> Written | None:
+    try:
+        return kind.model_validate_json(text, extra="ignore")
+    except ValidationError as error:
+        _log.warning("announced by another release, and left out: %s", faults(error)[:300])
+        return None
 
 
 def census() -> Call[Census]:
     """Figures of the queue."""
     return Call("census", {}, _read_census)
-
-
-def offered(heard: Sequence[Heard]) -> Catalogue | None:
-    """All that live workers offer, or, while none is live, what was offered last. None: no worker was ever heard."""
-    latest = [item.announcement.catalogue for item in sorted(heard, key=lambda item: item.age)]
-    catalogues = [item.announcement.catalogue for item in heard if item.live] or latest[:1]
-    return _union(catalogues) if catalogues else None
 
 
 def _union(catalogues: list[Catalogue]) -> Catalogue:
@@ -109,10 +189,6 @@ def _union(catalogues: list[Catalogue]) -> Catalogue:
             }
             first = Catalogue.model_validate({**names, **tables})
     return first
-
-
-def _read_announcements(reply: list[list[str]]) -> list[Heard]:
-    return [Heard(Announcement.model_validate_json(text), float(age)) for age, text in reply]
 
 
 def _read_census(reply: list[Any]) -> Census:

@@ -17,6 +17,11 @@ Answer = TypeVar("Answer")
 
 PREFIX = "facsimile:"
 
+_THROUGH_FULL_MEMORY = "#!lua flags=allow-oom\n"
+"""First line of scripts that a broker runs even when its memory is full: all but those that only new work needs."""
+
+_NEW_WORK = frozenset({"submit", "probe"})
+
 
 @dataclass(frozen=True)
 class Call(Generic[Answer]):
@@ -35,4 +40,5 @@ class Call(Generic[Answer]):
 def source(script: str) -> str:
     """The text of a script, its shared part first."""
     folder = files("contract").joinpath("scripts")
-    return folder.joinpath("prelude.lua").read_text("utf-8") + folder.joinpath(f"{script}.lua").read_text("utf-8")
+    head = "" if script in _NEW_WORK else _THROUGH_FULL_MEMORY
+    return head + "".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in ("prelude", script))

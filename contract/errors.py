@@ -7,10 +7,12 @@ ContractError
 ├── StorageError         a file cannot be stored
 │   ├── ImageStoreError      a picture
 │   └── ReportStoreError     a report
-├── StoreUnavailable     the broker does not answer, or its memory is full
+├── StoreUnavailable     the broker does not answer, or refuses
 ├── AdmissionError       a job is not accepted
-│   ├── QueueFull            as many jobs are open as the service admits
+│   ├── QueueFull            as many jobs of that queue are open as the service admits
+│   ├── StoreFull            the broker's memory is nearly full: what is left is for jobs that were accepted
 │   └── IdempotencyConflict  that Idempotency-Key came with another body before
+├── RecordUnreadable     a job's record is of another release
 └── JobMissing           no such job
     └── JobLost          the job's data set is gone: it was accepted by a store that has been emptied since
 """
@@ -62,11 +64,32 @@ class AdmissionError(ContractError):
 
 
 class QueueFull(AdmissionError):
+    """`retry_after`: seconds in which a place is free, as far as the queue's pace so far tells."""
+
     code = "queue-full"
+
+    def __init__(self, message: str, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StoreFull(AdmissionError):
+    code = "broker-full"
 
 
 class IdempotencyConflict(AdmissionError):
     code = "idempotency-key-reused"
+
+
+class RecordUnreadable(ContractError):
+    """`job` and `attempt` say whose record it is."""
+
+    code = "unknown-version"
+
+    def __init__(self, job: str, attempt: int, reason: str) -> None:
+        super().__init__(f"job {job} {reason}")
+        self.job = job
+        self.attempt = attempt
 
 
 class JobMissing(ContractError):

@@ -77,7 +77,7 @@ class AsyncJobStore:
         with _translated():
             await self._redis.ping()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close all connections."""
         await self._events.close()
         await self._blocking.aclose()

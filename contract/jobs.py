@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from contract.errors import RecordUnreadable
 from contract.payloads import CalibrationPayload, ComparisonPayload, EvaluationPayload, GenerationPayload, Payload
 from contract.results import CalibrationResult, ComparisonResult, EvaluationResult, GenerationResult, Result
 
 SCHEMA_VERSION = 1
-"""Version of the record and of the token. A worker refuses a version that it does not know."""
+"""Version of the record and of the token. A release refuses a record of another version, by name. What only adds fields
+keeps the version: fields that a release does not know are ignored in what is stored (never in requests)."""
 
 
 class JobState(StrEnum):
@@ -127,15 +129,32 @@ class JobRecord(BaseModel):
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, str]) -> Self:
-        """The record in a store's hash, whose fields are all strings (those that do not apply are absent)."""
-        kind = JobKind(fields["kind"])
-        known = {name: fields[name] for name in cls.model_fields if name in fields}
-        nested: dict[str, object] = {"payload": kind.payload.validate_json(fields["payload"])}
-        if fields.get("result"):
-            nested["result"] = kind.result.validate_json(fields["result"])
-        if "code" in fields:
-            nested["error"] = JobError(code=fields["code"], message=fields["message"])
-        if "stage" in fields:
-            progress = {name: fields[name] for name in JobProgress.model_fields if name in fields}
-            nested["progress"] = JobProgress.model_validate(progress)
-        return cls.model_validate({**known, **nested})
+        """The record in a store's hash, whose fields are all strings (those that do not apply are absent). Fields that
+        this release does not know are ignored. Raises RecordUnreadable for a record of another version, and for one
+        that this release cannot make sense of."""
+        version = fields.get("schema_version")
+        if version != str(SCHEMA_VERSION):
+            raise _unreadable(fields, f"has a record of version {version}, and this release reads {SCHEMA_VERSION}")
+        try:
+            return cls.model_validate(_nested(fields))
+        except (ValidationError, ValueError, KeyError) as error:
+            raise _unreadable(fields, "has a record that this release cannot read") from error
+
+
+def _nested(fields: Mapping[str, str]) -> dict[str, object]:
+    kind = JobKind(fields["kind"])
+    nested: dict[str, object] = {name: fields[name] for name in JobRecord.model_fields if name in fields}
+    nested["payload"] = kind.payload.validate_json(fields["payload"], extra="ignore")
+    if fields.get("result"):
+        nested["result"] = kind.result.validate_json(fields["result"], extra="ignore")
+    if "code" in fields:
+        nested["error"] = JobError(code=fields["code"], message=fields["message"])
+    if "stage" in fields:
+        progress = {name: fields[name] for name in JobProgress.model_fields if name in fields}
+        nested["progress"] = JobProgress.model_validate(progress)
+    return nested
+
+
+def _unreadable(fields: Mapping[str, str], reason: str) -> RecordUnreadable:
+    attempt = fields.get("attempt", "0")
+    return RecordUnreadable(fields.get("id", "?"), int(attempt) if attempt.isdecimal() else 0, reason)

@@ -106,7 +106,7 @@ class Registry:
 def _read_card(folder: Path, model: str | None = None, variant: str | None = None) -> Card:
     path = folder / CARD
     try:
-        card = Card.model_validate_json(path.read_bytes())
+        card = Card.model_validate_json(path.read_bytes(), extra="ignore")
     except (OSError, ValidationError) as error:
         raise RegistryError(f"the card of {folder.parent.name}/{folder.name} cannot be read") from error
     if (model, variant) not in ((None, None), (card.model, card.variant)):

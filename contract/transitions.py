@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from contract.call import Call
-from contract.errors import IdempotencyConflict, JobLost, JobMissing, QueueFull
+from contract.errors import IdempotencyConflict, JobLost, JobMissing, QueueFull, RecordUnreadable, StoreFull
 from contract.jobs import SCHEMA_VERSION, JobError, JobKind, JobMessage, JobProgress, JobRecord, JobState
 from contract.payloads import Payload
 from contract.results import Result
+
+_log = logging.getLogger(__name__)
+_LONGEST_RETRY = 300
+"""Seconds: nobody is told to come back later than this."""
 
 Verdict = Literal["go", "canceled", "deadline", "fenced"]
 
@@ -65,7 +70,8 @@ class Claimant:
 
 
 def submit(submission: Submission, *, open_jobs: int, now: float = 0.0) -> Call[Accepted]:
-    """Accept a job while fewer than `open_jobs` are open. The answer raises QueueFull or IdempotencyConflict."""
+    """Accept a job while fewer than `open_jobs` of its queue are open. The answer raises QueueFull, StoreFull or
+    IdempotencyConflict."""
     arguments = {
         "now": now,
         "nonce": uuid.uuid4().hex,
@@ -85,7 +91,8 @@ def submit(submission: Submission, *, open_jobs: int, now: float = 0.0) -> Call[
 
 
 def claim(queues: Sequence[str], worker: str, *, now: float = 0.0) -> Call[JobRecord | None]:
-    """Take the longest waiting job of these queues; None when all are empty."""
+    """Take the longest waiting job of these queues; None when all are empty. The answer raises RecordUnreadable for a
+    job that was taken and cannot be read."""
     return Call("claim", {"now": now, "queues": list(queues), "worker": worker}, _read_claim)
 
 
@@ -126,13 +133,19 @@ def reap(*, resend_seconds: float, now: float = 0.0) -> Call[list[JobMessage]]:
     return Call("reap", arguments, lambda reply: [JobMessage(queue=queue, job=job) for queue, job in reply])
 
 
+def probe() -> Call[None]:
+    """Whether the store would take a job now. The answer raises StoreFull."""
+    return Call("probe", {}, _read_probe)
+
+
 def find(job: str) -> Call[JobRecord]:
-    """A job's record. The answer raises JobMissing, or JobLost for an id of another data set."""
+    """A job's record. The answer raises JobMissing, JobLost for an id of another data set, or RecordUnreadable."""
     return Call("find", {"job": job}, _read_find)
 
 
 def list_jobs(kind: JobKind, owner: str, state: JobState | None, *, before: int, limit: int) -> Call[Page]:
-    """Jobs of one owner and kind, newest first, from the cursor `before` on (0: the newest)."""
+    """Jobs of one owner and kind, newest first, from the cursor `before` on (0: the newest). Those whose record is of
+    another release are left out."""
     arguments = {"kind": kind, "owner": owner, "state": state or "", "before": before, "limit": limit}
     return Call("list", arguments, _read_page)
 
@@ -143,12 +156,21 @@ def _finish(claimant: Claimant, state: JobState, arguments: dict[str, Any]) -> C
 
 
 def _read_submission(reply: list[str]) -> Accepted:
-    outcome, job = reply
+    outcome, job, *pace = reply
     if outcome == "full":
-        raise QueueFull("the service has as many open jobs as it admits; try again later")
+        oldest, waiting = map(float, pace)
+        seconds = min(_LONGEST_RETRY, max(1, round(oldest / max(1.0, waiting))))
+        raise QueueFull("this queue has as many open jobs as the service admits; try again later", seconds)
+    if outcome == "memory":
+        raise StoreFull("the broker's memory is nearly full; try again later")
     if outcome == "conflict":
         raise IdempotencyConflict(f"this Idempotency-Key came with another body before, for job {job}")
     return Accepted(job, replayed=outcome == "replayed")
+
+
+def _read_probe(reply: str) -> None:
+    if reply == "memory":
+        raise StoreFull("the broker's memory is nearly full")
 
 
 def _read_claim(reply: list[str] | None) -> JobRecord | None:
@@ -165,7 +187,15 @@ def _read_find(reply: list[str] | str) -> JobRecord:
 
 def _read_page(reply: list[Any]) -> Page:
     cursor, *records = reply
-    return Page(tuple(_record(flat) for flat in records), int(cursor) if cursor else None)
+    return Page(tuple(_readable(records)), int(cursor) if cursor else None)
+
+
+def _readable(records: list[list[str]]) -> Iterator[JobRecord]:
+    for flat in records:
+        try:
+            yield _record(flat)
+        except RecordUnreadable as error:
+            _log.warning("left out of a list: %s", error)
 
 
 def _record(flat: Sequence[str]) -> JobRecord:

@@ -40,7 +40,7 @@ def digest(folder: Path) -> str:
 def read_card(folder: Path) -> Card:
     """The card of a checkpoint. Raises CheckpointError when it is missing or malformed."""
     try:
-        return Card.model_validate_json((folder / CARD).read_bytes())
+        return Card.model_validate_json((folder / CARD).read_bytes(), extra="ignore")
     except (OSError, ValidationError) as error:
         raise CheckpointError(f"card of {folder}: {error}") from error
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import structlog
 
-from contract.errors import StoreUnavailable
-from contract.jobs import JobRecord
-from contract.transitions import claim
+from contract.errors import RecordUnreadable, StoreUnavailable
+from contract.jobs import JobError, JobRecord
+from contract.transitions import Claimant, claim, fail
 from worker.compute import ComputeThread
 from worker.runtime import Runtime
 
@@ -50,9 +50,20 @@ class ClaimLoop:
             except StoreUnavailable as error:
                 _log.warning("no claim", error=str(error))
                 return
+            except RecordUnreadable as error:
+                self._refuse(error)
+                continue
             if record is None:
                 return
             self._execute(self._runtime, record)
+
+    def _refuse(self, unreadable: RecordUnreadable) -> None:
+        _log.error("job refused", job=unreadable.job, reason=str(unreadable))
+        reason = JobError(code=unreadable.code, message=str(unreadable))
+        try:
+            self._runtime.store.run(fail(Claimant(unreadable.job, unreadable.attempt), reason))
+        except StoreUnavailable as error:
+            _log.warning("job not refused: its lease will expire", error=str(error))
 
     def _poll(self) -> None:
         while not self._stopped.wait(self._runtime.settings.poll_seconds):

@@ -10,7 +10,7 @@ import structlog
 
 from contract.call import Call
 from contract.errors import ContractError, StoreUnavailable
-from contract.jobs import SCHEMA_VERSION, JobError, JobRecord
+from contract.jobs import JobError, JobRecord
 from contract.payloads import SamplingPayload
 from contract.transitions import acknowledge_cancel, fail, find, release, succeed
 from worker.failures import OUT_OF_MEMORY, failure_of
@@ -43,8 +43,6 @@ def execute(runtime: Runtime, record: JobRecord) -> None:
 def _end(runtime: Runtime, record: JobRecord, lease: JobLease) -> Call[str] | None:
     claimant = lease.claimant
     try:
-        if record.schema_version != SCHEMA_VERSION:
-            return fail(claimant, JobError(code="unknown-version", message="the job is of another release"))
         return succeed(claimant, job_of(record.kind)(runtime, lease, record))
     except JobCanceled:
         return acknowledge_cancel(claimant)

@@ -12,6 +12,7 @@ from contract.catalogue import Catalogue, read_models
 from contract.images import ImageStore
 from contract.job_store import JobStore
 from contract.registry import Registry
+from contract.release import RELEASE
 from contract.reports import ReportStore
 from worker.lease import Patience
 from worker.pipeline_cache import PipelineCache
@@ -38,6 +39,7 @@ class Runtime:
         """What this worker says about itself now."""
         return Announcement(
             worker=self.name,
+            release=RELEASE,
             queues=self.queues,
             device=self.device,
             catalogue=self.catalogue,

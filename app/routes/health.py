@@ -6,7 +6,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from app.services import Shared
-from contract.errors import StoreUnavailable
+from contract.errors import StoreFull, StoreUnavailable
+from contract.transitions import probe
 
 router = APIRouter(tags=["health"])
 
@@ -36,10 +37,11 @@ async def healthz() -> Health:
 async def readyz(services: Shared, response: Response) -> Readiness:
     """Whether the broker answers and a worker that makes pictures is alive."""
     try:
+        await services.store.run(probe())
         heard = await services.heard()
-    except StoreUnavailable as error:
+    except (StoreUnavailable, StoreFull) as error:
         response.status_code = 503
-        return Readiness(ready=False, broker=False, workers=0, reason=str(error))
+        return Readiness(ready=False, broker=isinstance(error, StoreFull), workers=0, reason=str(error))
     live = [item.announcement for item in heard if item.live]
     if any(queue.startswith("generate.") for announcement in live for queue in announcement.queues):
         return Readiness(ready=True, broker=True, workers=len(live))

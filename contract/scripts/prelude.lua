@@ -12,9 +12,13 @@
 --   jobs:<kind>          zset     all ids of a kind by sequence, for lists
 --   events:<id>          stream   progress; an event's id is the stream's
 --   idempotency:<scope>  string   "<body hash> <id>"
+--   probe                string   written to see whether the store takes writes
 --   counts               hash     totals for metrics
 --   workers, beats       hash, zset  announcements by worker, and when each was last heard
+--   offers, catalogues   hashes   the digest of what each worker offers, and by digest all that it offers
+--   offered              string   the digest that was announced last
 
+local EVENTS_SECONDS = 600 -- how long the events of a job that has ended are kept: half of its bytes
 local PREFIX = KEYS[1]
 local args = cjson.decode(ARGV[1])
 
@@ -34,6 +38,13 @@ local function stamp(time)
   return string.format('%.6f', time)
 end
 
+-- Whether four fifths of the memory are taken: the rest is for jobs that were accepted, which still have to end.
+local function crowded()
+  local memory = redis.call('INFO', 'memory')
+  local most = tonumber(memory:match('[\r\n]maxmemory:(%d+)'))
+  return most > 0 and tonumber(memory:match('[\r\n]used_memory:(%d+)')) > 0.8 * most
+end
+
 local function count(name)
   redis.call('HINCRBY', key('counts'), name, 1)
 end
@@ -50,7 +61,8 @@ end
 -- The one way into a terminal state. `more` are further fields of the record.
 local function close(id, state, now, more)
   local job = key('job', id)
-  local queue, kind, retention = unpack(redis.call('HMGET', job, 'queue', 'kind', 'retention_seconds'))
+  local queue, kind, retention, idempotency =
+    unpack(redis.call('HMGET', job, 'queue', 'kind', 'retention_seconds', 'idempotency'))
   redis.call('HSET', job, 'state', state, 'finished', stamp(now), unpack(more))
   redis.call('SREM', key('open'), id)
   redis.call('ZREM', key('leases'), id)
@@ -58,7 +70,10 @@ local function close(id, state, now, more)
   count('finished:' .. kind .. ':' .. state)
   emit(id, 'type', 'state', 'state', state)
   redis.call('EXPIRE', job, retention)
-  redis.call('EXPIRE', key('events', id), retention)
+  redis.call('EXPIRE', key('events', id), math.min(retention, EVENTS_SECONDS))
+  if idempotency and idempotency ~= '' then
+    redis.call('EXPIRE', key('idempotency', idempotency), retention)
+  end
 end
 
 -- Whether this attempt still owns the job: every write of a worker passes here first.

@@ -55,7 +55,7 @@ def connect(valkey: Valkey) -> JobStore:
     valkey.client.flushall()
     store = JobStore(valkey.url, WORKER_TIMEOUTS)
     loaded = (LoadedPipeline(model="tiny", variant="reference", digest=None, resident_bytes=1),)
-    queues = ("generate.tiny",)
+    queues = ("generate.tiny", "calibrate", "evaluate")
     store.run(announce(Announcement(worker="w", queues=queues, device="cpu", catalogue=CATALOGUE, loaded=loaded)))
     return store
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,16 @@ def test_jobs_belong_to_their_key(settings: GatewaySettings, valkey: Valkey, sto
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
             assert answer.headers["www-authenticate"] == "Bearer"
         assert client.get("/healthz").status_code == 200
+
+
+def test_a_kind_that_no_worker_serves_is_not_accepted(client: TestClient, valkey: Valkey) -> None:
+    valkey.client.hset("facsimile:workers", "w", _without_queue(valkey, "evaluate"))
+    refused = client.post("/v1/evaluations", json=EVALUATION)
+    assert (refused.status_code, refused.json()["code"]) == (503, "no-worker")
+    assert "evaluate" in refused.json()["detail"]
+    assert client.post("/v1/calibrations", json=CALIBRATION).status_code == 202
+
+
+def _without_queue(valkey: Valkey, queue: str) -> str:
+    said = json.loads(str(valkey.client.hget("facsimile:workers", "w")))
+    return json.dumps({**said, "queues": [each for each in said["queues"] if each != queue]})

@@ -25,7 +25,7 @@ async def opened(valkey: Valkey) -> AsyncIterator[AsyncJobStore]:
     try:
         yield store
     finally:
-        await store.close()
+        await store.aclose()
 
 
 def add(valkey: Valkey, job: str, number: int) -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from contract.announcements import Announcement, announce, announcements, census, offered
+from contract.announcements import Announcement, RollCall, announce, census
 from contract.broker import GATEWAY_TIMEOUTS
 from contract.catalogue import Catalogue
 from contract.errors import IdempotencyConflict, JobLost, JobMissing, QueueFull, StoreUnavailable
@@ -159,7 +159,7 @@ def test_events_follow_and_say_what_was_dropped(store: JobStore, valkey: Valkey)
             last = item[0]
             seen.append(item[1])
         dropped = await reader.dropped(job, START), await reader.dropped(job, last)
-        await reader.close()
+        await reader.aclose()
         return seen, *dropped
 
     seen, from_start, from_end = asyncio.run(read())
@@ -171,15 +171,33 @@ def test_events_follow_and_say_what_was_dropped(store: JobStore, valkey: Valkey)
 def test_workers_are_live_while_they_are_heard(store: JobStore, valkey: Valkey) -> None:
     nothing = Catalogue(models={}, methods={}, families=(), metrics=(), schedulers=(), presets={}, prompt_sets=())
     offer = nothing.model_copy(update={"methods": {"minmax": Stages()}})
-    assert offered(store.run(announcements())) is None
+    roll = RollCall()
+    assert store.run(roll.call()).catalogue is None
     for name, catalogue in (("old", nothing), ("new", offer)):
-        store.run(announce(Announcement(worker=name, queues=(), device="cpu", catalogue=catalogue, loaded=())))
-    assert offered(store.run(announcements())) == offer
+        store.run(
+            announce(Announcement(worker=name, queues=(f"q.{name}",), device="cpu", catalogue=catalogue, loaded=()))
+        )
+    assert store.run(roll.call()).catalogue == offer
     valkey.client.zincrby("facsimile:beats", -20, "old")
-    heard = store.run(announcements())
-    assert {item.announcement.worker: item.live for item in heard} == {"old": False, "new": True}
-    valkey.client.zincrby("facsimile:beats", -90_000, "old")
-    assert len(store.run(announcements())) == 1
+    heard = store.run(roll.call())
+    assert {item.announcement.worker: item.live for item in heard.heard} == {"old": False, "new": True}
+    assert heard.serves("q.old") and heard.serves("q.new")
+    valkey.client.zincrby("facsimile:beats", -60, "old")
+    later = store.run(roll.call())
+    assert [item.announcement.worker for item in later.heard] == ["new"]
+    assert not later.serves("q.old")
+    assert valkey.client.hlen("facsimile:catalogues") == 1
+    valkey.client.zincrby("facsimile:beats", -90, "new")
+    nobody = store.run(RollCall().call())
+    assert (nobody.heard, nobody.catalogue) == ((), offer)  # what was offered last is still told
+
+
+def test_a_catalogue_is_kept_once_however_many_workers_offer_it(store: JobStore, valkey: Valkey) -> None:
+    nothing = Catalogue(models={}, methods={}, families=(), metrics=(), schedulers=(), presets={}, prompt_sets=())
+    for number in range(300):
+        store.run(announce(Announcement(worker=f"w{number}", queues=(), device="cpu", catalogue=nothing, loaded=())))
+    assert valkey.client.hlen("facsimile:catalogues") == 1
+    assert len(store.run(RollCall().call()).heard) == 300
 
 
 def test_a_broker_that_is_not_there_is_one_error(store: JobStore) -> None:

@@ -16,6 +16,7 @@ from contract.results import GenerationResult, Result
 from contract.transitions import cancel, claim, find, reap, submit
 from quant.errors import CheckpointError, ModelError
 from tests.contract.conftest import QUEUE, submission
+from tests.valkey import Valkey
 from worker.claims import ClaimLoop
 from worker.compute import ComputeThread
 from worker.execution import execute
@@ -143,3 +144,13 @@ def test_a_worker_that_stops_puts_its_job_back(run: Callable[[Work], JobRecord],
     again = runtime.store.run(claim([QUEUE], "other"))
     assert again is not None
     assert again.attempt == 2
+
+
+def test_a_job_of_another_release_is_refused_by_name_and_the_next_one_runs(
+    run: Callable[[Work], JobRecord], runtime: Runtime, valkey: Valkey
+) -> None:
+    strange = runtime.store.run(submit(submission(), open_jobs=9)).id
+    valkey.client.hset(f"facsimile:job:{strange}", "schema_version", "2")
+    assert run(lambda runtime, lease, record: RESULT).state is JobState.SUCCEEDED
+    state, code = valkey.client.hmget(f"facsimile:job:{strange}", "state", "code")
+    assert (state, code) == ("failed", "unknown-version")
