@@ -18,6 +18,7 @@ from app.settings import GatewaySettings
 from app.supervisor import Supervisor, worker_child
 from contract.errors import ContractError
 from contract.logs import configure_logs
+from contract.output import CapturedOutput
 from contract.settings import explain
 
 EXIT_CANNOT_START = 2
@@ -41,7 +42,7 @@ def gateway() -> None:
     _guarded(_gateway)
 
 
-def _everything(settings: GatewaySettings) -> None:
+def _everything(settings: GatewaySettings, output: CapturedOutput) -> None:
     listener = bind(settings.host, settings.port)
     with ExitStack() as running:
         children, redis_url = [], settings.redis_url
@@ -52,35 +53,39 @@ def _everything(settings: GatewaySettings) -> None:
             port = settings.metrics_port and settings.metrics_port + offset
             children.append(worker_child(queues, redis_url, port))
         running.enter_context(Supervisor(children, typer.echo))
+        output.withhold()
         typer.echo("starting: the models are loaded first")
         announce_when_ready(address(listener), typer.echo)
         serve(settings, redis_url, listener)
 
 
-def _gateway(settings: GatewaySettings) -> None:
+def _gateway(settings: GatewaySettings, output: CapturedOutput) -> None:
     if settings.redis_url is None:
         raise ContractError("FACSIMILE_REDIS_URL: the gateway alone needs a broker, such as redis://localhost:6379/0")
     listener = bind(settings.host, settings.port)
+    output.withhold()
     typer.echo(f"listening: {address(listener)}")
     serve(settings, settings.redis_url, listener)
 
 
-def _guarded(start: Callable[[GatewaySettings], None]) -> None:
-    configure_logs("gateway")
+def _guarded(start: Callable[[GatewaySettings, CapturedOutput], None]) -> None:
+    output = CapturedOutput(stdout=False)
+    configure_logs("gateway", output.stream)
     signal.signal(signal.SIGTERM, _exit)
+    reason = None
     try:
-        start(GatewaySettings())
+        start(GatewaySettings(), output)
     except ValidationError as error:
-        _refuse(explain(error))
+        reason = explain(error)
     except ContractError as error:
-        _refuse(str(error))
+        reason = str(error)
     except KeyboardInterrupt:
         typer.echo("stopped")
-
-
-def _refuse(reason: str) -> NoReturn:
-    typer.echo(f"cannot start: {reason}", err=True)
-    sys.exit(EXIT_CANNOT_START)
+    finally:
+        output.close()
+    if reason is not None:
+        typer.echo(f"cannot start: {reason}", err=True)
+        sys.exit(EXIT_CANNOT_START)
 
 
 def _exit(signum: int, frame: FrameType | None) -> NoReturn:

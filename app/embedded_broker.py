@@ -19,6 +19,8 @@ _MAX_SOCKET_PATH = 100
 """A unix socket's path may have 107 bytes; longer data folders get a temporary one."""
 
 _START_SECONDS = 20.0
+LOG = "valkey.log"
+"""The server's own log, in its folder: its lines are not JSON."""
 
 
 class EmbeddedBrokerError(ContractError):
@@ -78,6 +80,7 @@ class EmbeddedBroker:
             "maxmemory": "512mb",
             "maxmemory-policy": "noeviction",
             "loglevel": "warning",
+            "logfile": str(self._folder / LOG),
         }
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 
@@ -85,7 +88,9 @@ class EmbeddedBroker:
         until = time.monotonic() + _START_SECONDS
         while time.monotonic() < until:
             if not self.child.running:
-                raise EmbeddedBrokerError(f"the embedded broker ended at once with status {self.child.status}")
+                raise EmbeddedBrokerError(
+                    f"the embedded broker ended at once with status {self.child.status}; {self._folder / LOG} says why"
+                )
             if _answers(self._socket):
                 return
             time.sleep(0.02)

@@ -13,7 +13,8 @@ from celery.signals import worker_shutting_down
 from pydantic import ValidationError
 
 from contract.errors import ContractError
-from contract.logs import configure_logs
+from contract.logs import adopt_loggers, configure_logs
+from contract.output import CapturedOutput
 from contract.settings import explain
 from worker.claims import ClaimLoop
 from worker.compute import ComputeThread
@@ -45,7 +46,8 @@ def main(
     metrics_host: Annotated[str, typer.Option(help="The address of the exporter.")] = "0.0.0.0",
 ) -> None:
     """Serve queues until told to stop."""
-    configure_logs("worker")
+    output = CapturedOutput(stdout=True)
+    configure_logs("worker", output.stream)
     compute = ComputeThread(background=Served.GENERATE not in queues)
     runtime = compute.run(lambda: _start(tuple(dict.fromkeys(queues))))
     if metrics_port is not None:
@@ -54,6 +56,7 @@ def main(
         compute.run(lambda: warm_up(runtime))
     claims, heartbeat = ClaimLoop(runtime, execute, compute), Heartbeat(runtime)
     worker_shutting_down.connect(lambda **_: runtime.patience.draining.set(), weak=False)
+    output.withhold()
     heartbeat.start()
     claims.start()
     _log.info("worker ready", queues=runtime.queues, device=runtime.device)
@@ -61,12 +64,14 @@ def main(
     claims.stop()
     heartbeat.stop()
     runtime.store.close()
+    output.close()
     raise typer.Exit(exit_code)
 
 
 def _start(served: tuple[str, ...]) -> Runtime:
     from quant.errors import QuantError
 
+    adopt_loggers("diffusers", "transformers", "huggingface_hub")
     try:
         return start_runtime(WorkerSettings(), served)
     except ValidationError as error:

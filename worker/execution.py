@@ -62,7 +62,7 @@ def _failure(runtime: Runtime, record: JobRecord, error: Exception) -> JobError:
         _log.exception("job failed")
         message = f"an unexpected {type(error).__name__} in the worker; its log has the details"
         return JobError(code="internal", message=message)
-    _log.warning("job failed", code=known.code, error=str(error), cause=repr(error.__cause__ or ""))
+    _log.warning("job failed", code=known.code, exc_info=error)
     if known is OUT_OF_MEMORY:
         runtime.pipelines.clear()
         gc.collect()

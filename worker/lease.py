@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -121,7 +122,17 @@ class JobLease:
     def _keep(self) -> None:
         while not self._closed.wait(self._interval):
             if time.monotonic() - self._last_step > self._patience.stall_seconds:
-                _log.critical("job stalled: the worker ends itself", job=self.claimant.job)
-                faulthandler.dump_traceback(all_threads=True)
+                _log.critical("job stalled: the worker ends itself", job=self.claimant.job, stacks=_stacks())
                 os._exit(EXIT_STALLED)
             self._renew(None)
+
+
+def _stacks() -> dict[str, list[str]]:
+    """Where every thread is, outermost first."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return {
+        names.get(ident, str(ident)): [
+            f"{each.filename}:{each.lineno} {each.name}" for each in traceback.extract_stack(frame)
+        ]
+        for ident, frame in sys._current_frames().items()
+    }

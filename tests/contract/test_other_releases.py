@@ -1,4 +1,4 @@
-"""What another release wrote: unknown fields are ignored, another version is refused by name, its neighbours are not."""
+"""What another release wrote: unknown fields are ignored, another version is refused by name, others are read."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from tests.e2e.long_prompts import LONG
 from tests.e2e.service import SHORT_TIMES, STOP_SECONDS, Process, Service
 from tests.tiny_model import save_tiny_model
 
@@ -25,11 +26,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("world")
     (folder / "recipes").mkdir()
     (folder / "recipes" / "tiny-w8a8.toml").write_text(RECIPE)
-    prompts = folder / "prompts" / "tiny-prompts"
-    prompts.mkdir(parents=True)
-    for split in ("calibration", "validation", "test"):
-        rows = [json.dumps({"id": f"{split}-{word}", "prompt": f"{split} {word}"}) for word in ("one", "two")]
-        (prompts / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    for name, words in (("tiny-prompts", ("one", "two")), ("long-prompts", (LONG, LONG[::-1]))):
+        prompts = folder / "prompts" / name
+        prompts.mkdir(parents=True)
+        for split in ("calibration", "validation", "test"):
+            rows = [
+                json.dumps({"id": f"{split}-{index}", "prompt": f"{split} {word}"}) for index, word in enumerate(words)
+            ]
+            (prompts / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
     return {
         "FACSIMILE_MODELS": str(save_tiny_model(folder)),
         "FACSIMILE_RECIPES": str(folder / "recipes"),

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,19 @@ class Process:
             env={**os.environ, **env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
         self.pid = self._popen.pid
+        self.log: deque[str] = deque(maxlen=20_000)
         self._lines: deque[str] = deque(maxlen=400)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._readers = [
+            threading.Thread(target=self._read, args=arguments, daemon=True)
+            for arguments in ((self._popen.stdout, [self._lines]), (self._popen.stderr, [self._lines, self.log]))
+        ]
+        for reader in self._readers:
+            reader.start()
 
     @property
     def output(self) -> str:
@@ -66,7 +71,8 @@ class Process:
 
     def wait(self) -> int:
         status = self._popen.wait(PATIENCE)
-        self._reader.join(10)
+        for reader in self._readers:
+            reader.join(10)
         return status
 
     def stop(self) -> int:
@@ -78,10 +84,10 @@ class Process:
                 os.killpg(self.pid, signal.SIGKILL)
                 self._popen.wait()
 
-    def _read(self) -> None:
-        assert self._popen.stdout is not None
-        for line in self._popen.stdout:
-            self._lines.append(line)
+    def _read(self, stream: Iterable[str], kept: list[deque[str]]) -> None:
+        for line in stream:
+            for lines in kept:
+                lines.append(line)
 
 
 class Service:
