@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
 
+from app.api_keys import digest_of, parse_line
 from app.embedded_broker import EmbeddedBroker
 from app.server import address, announce_when_ready, bind, serve
 from app.settings import GatewaySettings
@@ -40,6 +43,24 @@ def everything(context: typer.Context) -> None:
 def gateway() -> None:
     """Start the gateway only; FACSIMILE_REDIS_URL names the broker."""
     _guarded(_gateway)
+
+
+@cli.command()
+def key(
+    name: Annotated[str, typer.Argument(help="lower-case letters, digits and hyphens")],
+    role: Annotated[str, typer.Option(help="user, calibrator or admin")] = "user",
+    days: Annotated[int | None, typer.Option(min=1, help="how long it is valid; for ever if not given")] = None,
+) -> None:
+    """Make an API key: print it, and the line of FACSIMILE_API_KEYS_FILE that lets it in."""
+    secret = secrets.token_urlsafe(24)
+    last_day = f" expires={datetime.now(UTC).date() + timedelta(days=days)}" if days else ""
+    line = f"{name} {role} {digest_of(secret)}{last_day}"
+    try:
+        parse_line(line, "key")
+    except ContractError as error:
+        typer.echo(f"{error}", err=True)
+        sys.exit(EXIT_CANNOT_START)
+    typer.echo(f"key, shown this once: {secret}\nline for the file:    {line}")
 
 
 def _everything(settings: GatewaySettings, output: CapturedOutput) -> None:

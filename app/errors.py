@@ -18,6 +18,7 @@ from contract.errors import ContractError
 STATUS: Mapping[str, HTTPStatus] = {
     "malformed-json": HTTPStatus.BAD_REQUEST,
     "unauthorized": HTTPStatus.UNAUTHORIZED,
+    "forbidden": HTTPStatus.FORBIDDEN,
     "not-found": HTTPStatus.NOT_FOUND,
     "job-not-found": HTTPStatus.NOT_FOUND,
     "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED,
@@ -80,6 +81,12 @@ class Unauthorized(ContractError):
     """No valid API key."""
 
     code = "unauthorized"
+
+
+class Forbidden(ContractError):
+    """The key's role does not allow it."""
+
+    code = "forbidden"
 
 
 class NoWorker(ContractError):

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from structlog.contextvars import bind_contextvars
 
 from app.answers import JobAnswer, job_answer, job_url
-from app.api_keys import Owner
+from app.api_keys import Holder, Role
 from app.services import Services, services_of
 from app.waiting import preferred_wait, wait_for
 from contract.broker import CALIBRATE, EVALUATE, generate_queue
@@ -22,7 +22,7 @@ IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_lengt
 Prefer = Annotated[str | None, Header(description="`wait=N`: answer when the job has ended, at most N <= 60 seconds")]
 
 _QUEUES = {JobKind.CALIBRATION: CALIBRATE, JobKind.EVALUATION: EVALUATE}
-"""Of the kinds that do not wait among a model's pictures."""
+"""Of the kinds that do not wait among a model's pictures, and that ask for the role of a calibrator."""
 
 
 class Submitter:
@@ -32,20 +32,21 @@ class Submitter:
         self,
         request: Request,
         response: Response,
-        owner: Owner,
+        key: Holder,
         idempotency_key: IdempotencyKey = None,
         prefer: Prefer = None,
     ) -> None:
         self._services: Services = services_of(request)
         self._request = request
         self._response = response
-        self._owner = owner
+        self._key = key
         self._idempotency_key = idempotency_key
 
     async def accept(self, kind: JobKind, body: BaseModel, payload: Payload) -> JobAnswer:
         """Accept the job, or find the one that was accepted before with the same key; then wait if that is preferred.
-        Raises AdmissionError, NoWorker and StoreUnavailable."""
+        Raises Forbidden, AdmissionError, NoWorker and StoreUnavailable."""
         services = self._services
+        self._key.require(Role.CALIBRATOR if kind in _QUEUES else Role.USER)
         submission = self._submission(kind, body, payload)
         await services.served(submission.queue)
         accepted = await services.store.run(submit(submission, open_jobs=services.settings.open_jobs))
@@ -65,9 +66,9 @@ class Submitter:
             queue=_QUEUES.get(kind) or generate_queue(payload.model),
             payload=payload,
             limits=self._services.settings.limits(kind),
-            owner=self._owner,
+            owner=self._key.owner,
             request_id=self._request.state.request_id,
-            idempotency=_scoped(self._owner, kind, self._idempotency_key),
+            idempotency=_scoped(self._key.owner, kind, self._idempotency_key),
             body_hash=hashlib.sha256(body.model_dump_json().encode()).hexdigest(),
         )
 

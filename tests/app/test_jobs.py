@@ -200,17 +200,21 @@ def test_without_any_worker_ever_nothing_is_accepted(client: TestClient, valkey:
 
 def test_jobs_belong_to_their_key(settings: GatewaySettings, valkey: Valkey, store: JobStore, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
-    keys.write_text("first-key\nsecond-key\n")
+    keys.write_text("first-long-enough-key\nsecond-long-enough-key\n")
     guarded = GatewaySettings.model_validate({**settings.model_dump(), "api_keys_file": keys, "host": "0.0.0.0"})
     with TestClient(create_app(guarded, valkey.url)) as client:
-        first, second = ({"Authorization": f"Bearer {key}-key"} for key in ("first", "second"))
+        first, second = ({"Authorization": f"Bearer {key}-long-enough-key"} for key in ("first", "second"))
         links = client.post("/v1/generations", json=GENERATION, headers=first).json()["links"]
         assert client.get(links["self"], headers=first).status_code == 200
         for path in (links["self"], links["events"]):
             assert client.get(path, headers=second).status_code == 404
         assert client.post(links["cancel"], headers=second).status_code == 404
         assert client.get("/v1/generations", headers=second).json()["data"] == []
-        bad: list[dict[str, Any]] = [{}, {"Authorization": "Bearer first-ke"}, {"Authorization": "Basic first-key"}]
+        bad: list[dict[str, Any]] = [
+            {},
+            {"Authorization": "Bearer first-long-enough-ke"},
+            {"Authorization": "Basic first-long-enough-key"},
+        ]
         for headers in bad:
             answer = client.get("/v1/models", headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")

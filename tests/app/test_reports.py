@@ -105,9 +105,9 @@ def test_reports_ask_for_a_key_like_pictures(
     settings: GatewaySettings, valkey: Valkey, store: JobStore, worker: PretendWorker, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys"
-    keys.write_text("first-key\nsecond-key\n")
+    keys.write_text("first-long-enough-key\nsecond-long-enough-key\n")
     with TestClient(create_app(settings.model_copy(update={"api_keys_file": keys}), valkey.url)) as client:
-        first, second = ({"Authorization": f"Bearer {key}-key"} for key in ("first", "second"))
+        first, second = ({"Authorization": f"Bearer {key}-long-enough-key"} for key in ("first", "second"))
         job = client.post("/v1/evaluations", json=EVALUATION, headers={**first, **WAIT}).json()
         assert client.get(job["links"]["self"], headers=second).status_code == 404
         url = job["result"]["report"]["html"]

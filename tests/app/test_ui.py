@@ -221,10 +221,10 @@ def test_a_service_with_keys_asks_for_one(
     browser: Browser, settings: GatewaySettings, valkey: Valkey, worker: PretendWorker, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys"
-    keys.write_text("sesame\n")
+    keys.write_text("open-sesame-please\n")
     with serving(settings.model_copy(update={"api_keys_file": keys}), valkey.url) as url, opened(browser, url) as page:
         expect(page.get_by_text("This service asks for a valid API key.")).to_be_visible()
-        page.get_by_label("API key").fill("sesame")
+        page.get_by_label("API key").fill("open-sesame-please")
         page.get_by_label("API key").press("Enter")
         expect(page.get_by_label("Model").first).to_have_value("tiny")
         panel = tab(page, "Generate")

@@ -60,11 +60,11 @@ def test_the_page_sends_the_readers_key(
     settings: GatewaySettings, valkey: Valkey, store: JobStore, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys"
-    keys.write_text("sesame\n")
+    keys.write_text("open-sesame-please\n")
     locked = settings.model_copy(update={"api_keys_file": keys})
     with pytest.raises(KeyNeeded):
         asyncio.run(_offer(locked, valkey, key="wrong"))
-    assert asyncio.run(_offer(locked, valkey, key="sesame")).models
+    assert asyncio.run(_offer(locked, valkey, key="open-sesame-please")).models
 
 
 def test_a_refusal_is_the_apis_own_sentence(settings: GatewaySettings, valkey: Valkey, store: JobStore) -> None:
