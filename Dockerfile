@@ -60,14 +60,12 @@ CMD ["python", "-m", "app", "gateway"]
 FROM runtime AS worker
 COPY contract contract
 COPY quant quant
-COPY shapes shapes
 COPY worker worker
 COPY prompts prompts
 COPY recipes recipes
 COPY models models
 # The file system is read-only at run time: what is compiled or downloaded goes to a temporary folder or to the data.
-ENV NUMBA_CACHE_DIR=/tmp/numba \
-    MPLCONFIGDIR=/tmp/matplotlib \
+ENV MPLCONFIGDIR=/tmp/matplotlib \
     HF_HOME=/var/lib/facsimile/hub
 USER 10001:10001
 EXPOSE 9100

@@ -27,8 +27,8 @@ HELD_OUT = 16
 def generation(body: GenerationBody, catalogue: Catalogue, registry: Registry) -> GenerationPayload:
     """The payload of a generation. Raises InvalidRequest."""
     sampling = _sampling(body, catalogue)
-    variants = _variants(registry, body.model)
-    _known("variant", body.variant, [REFERENCE, *variants])
+    if body.variant != REFERENCE:
+        _published(registry, body.model, body.variant, REFERENCE)
     if body.score and body.variant == REFERENCE:
         raise _invalid("score", "is for variants: the reference cannot be measured against itself")
     return GenerationPayload(**sampling, variant=body.variant, output_format=body.output_format, score=body.score)
@@ -37,7 +37,7 @@ def generation(body: GenerationBody, catalogue: Catalogue, registry: Registry) -
 def comparison(body: ComparisonBody, catalogue: Catalogue, registry: Registry) -> ComparisonPayload:
     """The payload of a comparison. Raises InvalidRequest."""
     sampling = _sampling(body, catalogue)
-    _known("variant", body.variant, _variants(registry, body.model))
+    _published(registry, body.model, body.variant)
     return ComparisonPayload(**sampling, variant=body.variant)
 
 
@@ -121,6 +121,12 @@ def _sampling(body: SamplingBody, catalogue: Catalogue) -> dict[str, object]:
 def _model(name: str, catalogue: Catalogue) -> ModelDescription:
     _known("model", name, catalogue.models)
     return catalogue.models[name]
+
+
+def _published(registry: Registry, model: str, variant: str, *others: str) -> None:
+    """Refuses a variant that is not published, and tells what is, with the `others` that could be named as well."""
+    if registry.get(model, variant) is None:
+        _known("variant", variant, [*others, *_variants(registry, model)])
 
 
 def _variants(registry: Registry, model: str) -> list[str]:

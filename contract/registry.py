@@ -8,6 +8,7 @@ import logging
 import re
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,6 +18,12 @@ from contract.errors import RegistryError, VariantExists
 from contract.folders import seconds_since_write, sync_folder, sync_tree
 
 CARD = "card.json"
+CARD_BYTES = 8 * 2**20
+"""Of the largest card that is read; real ones have 20 to 100 kB."""
+
+CARDS = 4_096
+"""Cards that are kept in memory."""
+
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _log = logging.getLogger(__name__)
 
@@ -30,9 +37,11 @@ class PublishedVariant:
 
 
 class Registry:
-    """The variants shipped with the code (read only) and those made here, under `data`. Shipped names are taken."""
+    """The variants shipped with the code (read only) and those made here, under `data`. Shipped names are taken. A card
+    is read once, and again when its file is another one."""
 
     def __init__(self, shipped: Path, data: Path) -> None:
+        self._cards = lru_cache(maxsize=CARDS)(_parse)
         self._own = data / "variants"
         self._roots = (shipped, self._own)
         self._staging = data / "staging"
@@ -60,7 +69,7 @@ class Registry:
         for root in self._roots:
             folder = root / model / variant
             if (folder / CARD).is_file():
-                return PublishedVariant(folder, _read_card(folder, model, variant))
+                return PublishedVariant(folder, self._card(folder, (model, variant)))
         return None
 
     def folder(self, model: str, variant: str) -> Path:
@@ -78,7 +87,7 @@ class Registry:
     def publish(self, staged: Path) -> PublishedVariant:
         """Make a complete staged variant visible under its card's name. Raises VariantExists, and RegistryError when
         the staged folder holds no card."""
-        card = _read_card(staged)
+        card = self._card(staged)
         target = self._own / card.model / card.variant
         if self.get(card.model, card.variant) or target.exists():
             raise VariantExists(f"{card.model} already has a variant {card.variant}, and a published one never changes")
@@ -93,6 +102,19 @@ class Registry:
         sync_folder(target.parent)
         return PublishedVariant(target, card)
 
+    def _card(self, folder: Path, name: tuple[str, str] | None = None) -> Card:
+        path = folder / CARD
+        try:
+            stat = path.stat()
+            if stat.st_size > CARD_BYTES:
+                raise RegistryError(f"the card of {folder.parent.name}/{folder.name} is larger than {CARD_BYTES} bytes")
+            card = self._cards(path, (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        except (OSError, ValidationError) as error:
+            raise RegistryError(f"the card of {folder.parent.name}/{folder.name} cannot be read") from error
+        if name is not None and name != (card.model, card.variant):
+            raise RegistryError(f"the card in {'/'.join(name)} is that of {card.model}/{card.variant}")
+        return card
+
     def sweep(self, older_than: float) -> int:
         """Remove staging folders last written to `older_than` seconds ago or earlier; answers how many."""
         if not self._staging.is_dir():
@@ -103,12 +125,6 @@ class Registry:
         return len(stale)
 
 
-def _read_card(folder: Path, model: str | None = None, variant: str | None = None) -> Card:
-    path = folder / CARD
-    try:
-        card = Card.model_validate_json(path.read_bytes(), extra="ignore")
-    except (OSError, ValidationError) as error:
-        raise RegistryError(f"the card of {folder.parent.name}/{folder.name} cannot be read") from error
-    if (model, variant) not in ((None, None), (card.model, card.variant)):
-        raise RegistryError(f"the card in {model}/{variant} is that of {card.model}/{card.variant}")
-    return card
+def _parse(path: Path, stamp: tuple[int, ...]) -> Card:
+    """The card in a file; the stamp tells it from an earlier one in the same place."""
+    return Card.model_validate_json(path.read_bytes(), extra="ignore")

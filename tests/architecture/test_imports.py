@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-EXTRA_OF = {"contract": None, "app": "gateway", "worker": "worker", "quant": "worker", "shapes": "worker"}
+EXTRA_OF = {"contract": None, "app": "gateway", "worker": "worker", "quant": "worker", "shapes": "worker+train"}
 
 BLOCK_AND_IMPORT = """
 import sys
@@ -69,7 +69,10 @@ def test_every_dependency_is_pinned(repository: Path) -> None:
 
 def _declared(repository: Path, extra: str | None) -> set[str]:
     project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = project["dependencies"] + (project["optional-dependencies"][extra] if extra else [])
+    extras = extra.split("+") if extra else []
+    requirements = project["dependencies"] + [
+        each for name in extras for each in project["optional-dependencies"][name]
+    ]
     return {_canonical(re.split(r"[^A-Za-z0-9_.-]", requirement)[0]) for requirement in requirements}
 
 
