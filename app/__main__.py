@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from socket import socket
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -19,10 +21,13 @@ from app.embedded_broker import EmbeddedBroker
 from app.server import address, announce_when_ready, bind, serve
 from app.settings import GatewaySettings
 from app.supervisor import Supervisor, worker_child
+from contract.catalogue import read_models
 from contract.errors import ContractError
+from contract.folders import make_data_folder
 from contract.logs import configure_logs
 from contract.output import CapturedOutput
-from contract.settings import explain
+from contract.recipe import read_presets
+from contract.settings import check_names, explain
 
 EXIT_CANNOT_START = 2
 SERVED = (("generate",), ("calibrate", "evaluate"))
@@ -65,6 +70,20 @@ def key(
 
 def _everything(settings: GatewaySettings, output: CapturedOutput) -> None:
     listener = bind(settings.host, settings.port)
+    read_models(settings.models)
+    read_presets(settings.recipes)
+    make_data_folder(settings.data_dir)
+    refused: list[str] = []
+    try:
+        _run(settings, output, listener, refused)
+    except KeyboardInterrupt:
+        if not refused:
+            raise
+    if refused:
+        raise ContractError(f"the {refused[0]} cannot start; its last line in the log says why")
+
+
+def _run(settings: GatewaySettings, output: CapturedOutput, listener: socket, refused: list[str]) -> None:
     with ExitStack() as running:
         children, redis_url = [], settings.redis_url
         if redis_url is None:
@@ -73,7 +92,7 @@ def _everything(settings: GatewaySettings, output: CapturedOutput) -> None:
         for offset, queues in enumerate(SERVED):
             port = settings.metrics_port and settings.metrics_port + offset
             children.append(worker_child(queues, redis_url, port))
-        running.enter_context(Supervisor(children, typer.echo))
+        running.enter_context(Supervisor(children, typer.echo, refused.append))
         output.withhold()
         typer.echo("starting: the models are loaded first")
         announce_when_ready(address(listener), typer.echo)
@@ -81,6 +100,7 @@ def _everything(settings: GatewaySettings, output: CapturedOutput) -> None:
 
 
 def _gateway(settings: GatewaySettings, output: CapturedOutput) -> None:
+    make_data_folder(settings.data_dir)
     if settings.redis_url is None:
         raise ContractError("FACSIMILE_REDIS_URL: the gateway alone needs a broker, such as redis://localhost:6379/0")
     listener = bind(settings.host, settings.port)
@@ -95,6 +115,7 @@ def _guarded(start: Callable[[GatewaySettings, CapturedOutput], None]) -> None:
     signal.signal(signal.SIGTERM, _exit)
     reason = None
     try:
+        check_names(os.environ)
         start(GatewaySettings(), output)
     except ValidationError as error:
         reason = explain(error)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from contract.card import Identifier
+from contract.identifier import Identifier
 from contract.payloads import MAX_EVALUATED, MAX_PROMPT_CHARACTERS, MAX_PROMPTS, REFERENCE, MetricName, PromptSetName
 from contract.recipe import Recipe
 
@@ -52,6 +52,7 @@ class SamplingBody(BaseModel):
     height: Size | None = None
     num_images: int = Field(default=1, ge=1, le=8)
     scheduler: str | None = None
+    strict: bool = Field(default=False, description="fail instead of cutting a prompt that is too long")
 
 
 class GenerationBody(SamplingBody):

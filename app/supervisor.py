@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from app.child import Child
+
+REFUSED = 2
+"""Exit status of a process that cannot start with the settings that it has."""
 
 _LOOK_SECONDS = 0.5
 _LONGEST_PAUSE = 30.0
@@ -35,16 +39,20 @@ class _Watched:
     since: float
     pause: float = 0.5
     due: float | None = None
+    left: bool = False
 
 
 class Supervisor:
     """While the `with` block runs, starts its children, and starts those that end again, after a pause that doubles
-    while they keep ending. Children that ran before are watched too, and left to their owner at the end."""
+    while they keep ending. One that cannot work with its settings would only end again: it is left, `refused` gets its
+    name, and this process is told to stop. Children that ran before are watched too, and left to their owner at the
+    end."""
 
-    def __init__(self, children: Sequence[Child], tell: Callable[[str], None]) -> None:
+    def __init__(self, children: Sequence[Child], tell: Callable[[str], None], refused: Callable[[str], None]) -> None:
         now = time.monotonic()
         self._watched = [_Watched(child, own=not child.running, since=now) for child in children]
         self._tell = tell
+        self._refused = refused
         self._stopped = threading.Event()
         self._looking = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
@@ -69,9 +77,18 @@ class Supervisor:
         while not self._stopped.wait(_LOOK_SECONDS):
             with self._looking:
                 for watched in self._watched:
-                    if not (watched.child.running or self._stopped.is_set()):
+                    if watched.child.running or watched.left or self._stopped.is_set():
+                        continue
+                    if watched.child.status == REFUSED:
+                        self._leave(watched)
+                    else:
                         self._revive(watched, time.monotonic())
         threading.Event().wait()  # a child dies with the thread that started it, not only with the process
+
+    def _leave(self, watched: _Watched) -> None:
+        watched.left = True
+        self._refused(watched.child.name)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _revive(self, watched: _Watched, now: float) -> None:
         child = watched.child

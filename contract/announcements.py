@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.call import Call
-from contract.card import Identifier
 from contract.catalogue import Catalogue
 from contract.faults import faults
+from contract.identifier import Identifier
 
 Written = TypeVar("Written", bound=BaseModel)
 _log = logging.getLogger(__name__)

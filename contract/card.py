@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contract.identifier import Identifier
 from contract.recipe import Recipe
-
-Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-"""A model's or a variant's name: lower-case letters, digits, hyphens."""
 
 
 class Statistic(BaseModel):

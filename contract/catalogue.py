@@ -5,11 +5,11 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from contract.card import Identifier
 from contract.errors import ContractError
-from contract.faults import faults
+from contract.faults import Place, faults
+from contract.identifier import Identifier
 from contract.recipe import Recipe
 from contract.stages import Stages
 
@@ -53,13 +53,25 @@ def read_models(path: Path) -> dict[str, ModelDescription]:
 
     Raises CatalogueError, naming the file and the fault."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        models = {name: ModelDescription.model_validate(table) for name, table in tables.items()}
+        models = _MODELS.validate_python(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise CatalogueError(f"models file {path}: {faults(error)}") from error
+        raise CatalogueError(f"models file {path}: {faults(error, _place)}") from error
+    if not models:
+        raise CatalogueError(f"models file {path}: it names no model; give one table for each")
     return {name: _resolved(model, path.parent) for name, model in models.items()}
 
 
+def _place(parts: Place) -> str:
+    """`[model] field`; pydantic marks a faulty name by a further part."""
+    model, *field = (str(part) for part in parts if part != "[key]")
+    return " ".join((f"[{model}]", *field))
+
+
 def _resolved(model: ModelDescription, folder: Path) -> ModelDescription:
-    local = folder / model.source
-    return model.model_copy(update={"source": str(local.resolve())}) if local.is_dir() else model
+    """A source that is no hub id (`owner/name`) is a folder, even while it is not there."""
+    local = (folder / model.source).resolve()
+    on_hub = model.source.count("/") == 1 and not model.source.startswith((".", "/")) and not local.exists()
+    return model if on_hub else model.model_copy(update={"source": str(local)})
+
+
+_MODELS = TypeAdapter(dict[Identifier, ModelDescription])

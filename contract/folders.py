@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import time
 from pathlib import Path
 
+from contract.errors import StorageError
+
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 """The errors that mean that there is no room."""
+
+
+def make_data_folder(folder: Path) -> None:
+    """Make the data folder where it is not there, and write to it once. Raises StorageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
+    except OSError as error:
+        full = error.errno in FULL
+        raise StorageError(f"the data folder {folder} cannot be written: {error.strerror}", full=full) from error
 
 
 def sync_folder(folder: Path) -> None:

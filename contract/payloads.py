@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from contract.card import Identifier
+from contract.identifier import Identifier
 from contract.recipe import Recipe
 
 REFERENCE = "reference"
@@ -45,6 +45,8 @@ class SamplingPayload(BaseModel):
     height: int = Field(ge=8, multiple_of=8)
     num_images: int = Field(ge=1, le=8)
     scheduler: str | None
+    strict: bool = Field(default=False, exclude_if=lambda strict: not strict)
+    """Refuse a prompt that a text encoder would cut. Left out where it is False: 0.1.0 does not know it."""
 
 
 class GenerationPayload(SamplingPayload):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from contract.errors import RecipeError
 from contract.faults import faults
+from contract.identifier import IDENTIFIER_RULE, is_identifier
 from contract.stages import (
     FineGrained,
     FineTuning,
@@ -166,6 +166,6 @@ def read_presets(folder: Path) -> dict[str, Recipe]:
     """All presets of a folder by name (the file's name without .toml). Raises RecipeError on the first bad one."""
     presets = {path.stem: read_recipe(path) for path in sorted(folder.glob("*.toml"))}
     for name in presets:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
-            raise RecipeError(f"recipe {name!r}: a preset's name has lower-case letters, digits and hyphens only")
+        if not is_identifier(name):
+            raise RecipeError(f"recipe {name!r}: a preset's name has {IDENTIFIER_RULE}")
     return presets

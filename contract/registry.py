@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import re
 import shutil
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from contract.card import Card
 from contract.errors import RegistryError, VariantExists
 from contract.folders import seconds_since_write, sync_folder, sync_tree
+from contract.identifier import is_identifier
 
 CARD = "card.json"
 CARD_BYTES = 8 * 2**20
@@ -24,7 +24,6 @@ CARD_BYTES = 8 * 2**20
 CARDS = 4_096
 """Cards that are kept in memory."""
 
-_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +63,7 @@ class Registry:
 
     def get(self, model: str, variant: str) -> PublishedVariant | None:
         """One variant, None when there is none of that name. Raises RegistryError when its card cannot be read."""
-        if not (_IDENTIFIER.fullmatch(model) and _IDENTIFIER.fullmatch(variant)):
+        if not (is_identifier(model) and is_identifier(variant)):
             return None
         for root in self._roots:
             folder = root / model / variant

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract.card import Card, Identifier, Statistic
+from contract.card import Card, Statistic
+from contract.identifier import Identifier
 from contract.reports import ReportForm
 
 Metric = Annotated[float, Field(allow_inf_nan=False)] | None
@@ -22,6 +23,19 @@ class ImageFile(BaseModel):
     width: int
     height: int
     size_bytes: int
+
+
+class TokenCount(BaseModel):
+    """How many tokens of a prompt a text encoder took, and how many it dropped because the prompt was too long."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    used: int = Field(ge=0)
+    dropped: int = Field(ge=0)
+
+
+Tokens = dict[str, dict[str, TokenCount]]
+"""Of `prompt` and, where guidance reads one, `negative_prompt`: the counts by text encoder."""
 
 
 class Score(BaseModel):
@@ -54,6 +68,7 @@ class GenerationResult(BaseModel):
     seconds: dict[str, float]
     digest: str | None
     score: Score | None
+    tokens: Tokens = {}
 
 
 class ComparisonResult(BaseModel):
@@ -66,6 +81,7 @@ class ComparisonResult(BaseModel):
     variant: Arm
     differences: tuple[ImageFile, ...]
     score: Score
+    tokens: Tokens = {}
 
 
 class CalibrationResult(BaseModel):

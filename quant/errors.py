@@ -6,12 +6,14 @@ QuantError
 ├── RecipeMismatch      a recipe that this model or this machine cannot follow
 ├── PromptSetError      a prompt set that does not exist, is empty or malformed
 ├── SamplingError       sampling settings outside what the model or the variant allows
+│   ├── PromptTooLong       a prompt that a text encoder would cut, where that is not wanted
 │   └── TimestepError       a timestep that no table can answer for
 ├── InvalidPicture      the output is not finite, or constant
 ├── BackboneMissing     a metric's feature model is not at hand
 ├── PictureMismatch     pictures of sizes or counts that cannot be compared
 ├── CalibrationDiverged a calibration whose loss is no longer a number
 ├── NotEnoughMemory     a calibration that needs more memory than there is
+├── OutputError         a folder for results that cannot be written
 ├── EvaluationError     an evaluation that cannot be made as asked
 └── KernelError         the integer kernels fail their self-test on this machine
 """
@@ -45,6 +47,10 @@ class SamplingError(QuantError):
     code = "invalid-sampling"
 
 
+class PromptTooLong(SamplingError):
+    code = "prompt-too-long"
+
+
 class TimestepError(SamplingError):
     pass
 
@@ -59,6 +65,10 @@ class BackboneMissing(QuantError):
 
 class PictureMismatch(QuantError):
     code = "invalid-pictures"
+
+
+class OutputError(QuantError):
+    code = "storage-unusable"
 
 
 class EvaluationError(QuantError):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from quant.errors import InvalidPicture, SamplingError
 from quant.registry import family_of
+from quant.translation import of_drawing
 
 _SCHEDULER_CLASSES = {
     "ddim": "DDIMScheduler",
@@ -124,7 +125,7 @@ def draw(
 ) -> Drawn:
     """As `generate_batch`, whatever comes out: the pictures are not checked."""
     clock = _Clock()
-    context = family_of(pipeline).encode_prompts(pipeline, prompts, sampling)
+    context = _encoded(pipeline, prompts, sampling)
     clock.lap("encode")
     trajectory = _denoise(pipeline, context, seeds, sampling, on_step)
     clock.lap("denoise")
@@ -135,7 +136,7 @@ def draw(
 
 def denoise(pipeline: DiffusionPipeline, sampling: Sampling, on_step: OnStep | None = None) -> Tensor:
     """The latents of one request, float32 [N, C, H / 8, W / 8], without decoding them."""
-    context = family_of(pipeline).encode_prompts(pipeline, [sampling.prompt] * sampling.num_images, sampling)
+    context = _encoded(pipeline, [sampling.prompt] * sampling.num_images, sampling)
     return _denoise(pipeline, context, sampling.seeds, sampling, on_step)[-1]
 
 
@@ -152,6 +153,16 @@ def decode(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
     return (decoded.float().cpu() / 2 + 0.5).clamp(0.0, 1.0)
 
 
+def _encoded(pipeline: DiffusionPipeline, prompts: list[str], sampling: Sampling) -> dict[str, Any]:
+    try:
+        return family_of(pipeline).encode_prompts(pipeline, prompts, sampling)  # type: ignore[no-any-return]
+    except Exception as error:
+        found = of_drawing(error, sampling, "")
+        if found is error:
+            raise
+        raise found from error
+
+
 @torch.no_grad()
 def _denoise(
     pipeline: DiffusionPipeline, context: dict[str, Any], seeds: list[int], sampling: Sampling, on_step: OnStep | None
@@ -161,11 +172,16 @@ def _denoise(
     height, width = sampling.height // shrink, sampling.width // shrink
     noise, generators = initial_noise(pipeline.unet.config.in_channels, height, width, seeds)
     trajectory: list[Tensor] = []
+    stops: list[Exception] = []
 
     def after_step(_: DiffusionPipeline, step: int, __: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         trajectory.append(tensors["latents"].clone())
-        if on_step is not None:
-            on_step(step + 1, pipeline.num_timesteps)
+        try:
+            if on_step is not None:
+                on_step(step + 1, pipeline.num_timesteps)
+        except Exception as stop:
+            stops.append(stop)
+            raise
         return tensors
 
     with _scheduler(pipeline, sampling.scheduler):
@@ -181,8 +197,13 @@ def _denoise(
                 callback_on_step_end=after_step,
                 output_type="latent",
             )
-        except ValueError as error:
-            raise SamplingError(f"the sampler refuses these settings: {error}") from error
+        except Exception as error:  # each library raises its own kinds
+            if error in stops:
+                raise
+            found = of_drawing(error, sampling, sampling.scheduler or type(pipeline.scheduler).__name__)
+            if found is error:
+                raise
+            raise found from error
     return trajectory
 
 

@@ -15,6 +15,7 @@ from quant.checkpoint import verify
 from quant.errors import CheckpointError, ModelError, QuantError
 from quant.layout import quantized_layers
 from quant.registry import family_of, find
+from quant.translation import first_line, no_memory, of_loading
 
 
 class Source(Protocol):
@@ -38,12 +39,14 @@ def load_reference(description: Source) -> DiffusionPipeline:
         raise ModelError(f"dtype {description.dtype!r} of {description.source} is no floating-point type of torch")
     try:
         pipeline = family.PIPELINE.from_pretrained(
-            description.source, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+            description.source, dtype=dtype, use_safetensors=True, local_files_only=True
         )
-    except QuantError:
-        raise
     except Exception as error:  # diffusers raises many kinds for a bad folder
-        raise ModelError(f"model {description.source} cannot be loaded as {description.family}: {error}") from error
+        found = of_loading(error, description.source, description.family)
+        if found is error:
+            raise
+        raise found from error
+    family.check(pipeline)
     return _quiet(pipeline)
 
 
@@ -59,12 +62,12 @@ def load_unsigned(folder: Path) -> DiffusionPipeline:
     """As `load_variant`, for a checkpoint that has no card yet: only the tensors themselves are checked."""
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
-    except QuantError:
-        raise
     except Exception as error:
-        raise CheckpointError(f"checkpoint {folder} cannot be loaded: {error}") from error
+        if isinstance(error, QuantError) or no_memory(error):
+            raise
+        raise CheckpointError(f"checkpoint {folder} cannot be loaded: {first_line(error)}") from error
     return _quiet(pipeline)
 
 

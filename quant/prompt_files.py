@@ -36,8 +36,16 @@ def read_rows(path: Path) -> list[Row]:
         raise PromptSetError(f"prompt file {path}: {type(error).__name__}: {error}") from error
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file in UTF-8, with or without a byte order mark. A line ends at a line feed and nowhere else: a
+    prompt may hold any other separator. A carriage return before it, and what follows the last one if it is empty, do
+    not count. Raises OSError and UnicodeDecodeError."""
+    lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
 def _coco(path: Path) -> Iterator[Row]:
-    captions = json.loads(path.read_text(encoding="utf-8"))
+    captions = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(captions, dict) or not isinstance(captions.get("annotations"), list):
         raise PromptSetError(f"prompt file {path} holds no COCO captions: an object with a list `annotations`")
     by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in captions.get("images", [])}
@@ -65,7 +73,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         row = json.loads(line) if line.strip() else None
         if not isinstance(row, dict):
             raise PromptSetError(f"prompt file {path}, line {number}: not a JSON object")
@@ -74,7 +82,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _text(path: Path) -> Iterator[Row]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         yield "", line, {}
 
 

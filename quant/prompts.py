@@ -12,7 +12,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from quant.errors import PromptSetError
-from quant.prompt_files import Row, read_rows
+from quant.prompt_files import Row, read_lines, read_rows
 
 SPLITS = ("calibration", "validation", "test")
 
@@ -127,7 +127,7 @@ def prompts_from_texts(texts: list[str]) -> list[Prompt]:
 
 def _read(path: Path) -> list[Prompt]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise PromptSetError(f"prompt file {path}: {error}") from error
     return [_prompt(line, f"prompt file {path}, line {number}") for number, line in enumerate(lines, start=1)]

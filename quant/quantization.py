@@ -15,6 +15,7 @@ import quant.methods
 from contract.card import Card, ConsistencyReport, SamplerSignature
 from contract.catalogue import ModelDescription
 from contract.errors import RecipeError
+from contract.identifier import IDENTIFIER_RULE, is_identifier
 from contract.recipe import Recipe
 from contract.stages import Stages
 from quant.bfloat16 import bfloat16_copy
@@ -27,6 +28,7 @@ from quant.evaluation.identity import CALIBRATING, code_digest, key_of, machine,
 from quant.generation import Sampling
 from quant.layout import quantized_layers
 from quant.memory import PeakMemory
+from quant.output_folder import make_writable
 from quant.pipelines import denoiser_of, load_reference, load_unsigned
 from quant.prompts import Prompt
 from quant.registry import family_of, find
@@ -58,9 +60,11 @@ def quantize(job: Quantization, folder: Path, on_progress: Progress, journal: Pa
     `journal` is a folder for finished pieces of work: with the same one, a calibration that was killed goes on where it
     was, and gives the same checkpoint; what was done for another job is not taken. It is removed at the end;
     pieces of a calibration that did not go on for a week are removed at the beginning of the next one.
-    `on_progress` gets (stage, done, total, note). Raises RecipeMismatch when recipe and model or the two prompt lists
-    do not fit, NotEnoughMemory before anything is done, ModelError, and QuantError from calibration."""
+    `on_progress` gets (stage, done, total, note). Before anything is done: RecipeMismatch when a name, recipe and model
+    or the two prompt lists do not fit, OutputError for a folder that cannot be written, NotEnoughMemory. Later:
+    ModelError, and QuantError from calibration."""
     stages = _check(job)
+    make_writable(folder)
     memory = PeakMemory()
     if journal is not None:
         sweep(journal, _ABANDONED)
@@ -69,7 +73,6 @@ def quantize(job: Quantization, folder: Path, on_progress: Progress, journal: Pa
     layout = run(pipeline, job.recipe, stages, _inputs(job), finished, on_progress)
     cost = _Cost(finished.seconds, memory.resident_bytes)
     on_progress("save", 0, 1)
-    folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(pipeline, denoiser_of(pipeline), layout, folder)
     on_progress("save", 1, 1)
     del pipeline
@@ -82,6 +85,9 @@ def quantize(job: Quantization, folder: Path, on_progress: Progress, journal: Pa
 def _check(job: Quantization) -> Stages:
     """All stages. Raises RecipeMismatch."""
     recipe = job.recipe
+    for what, name in (("model", job.model), ("variant", job.variant)):
+        if not is_identifier(name):
+            raise RecipeMismatch(f"the {what}'s name {name!r} must have {IDENTIFIER_RULE}")
     if recipe.family != job.description.family:
         raise RecipeMismatch(f"the recipe is for {recipe.family}, {job.model} is {job.description.family}")
     shared = {prompt.text for prompt in job.calibration} & {prompt.text for prompt in job.held_out}

@@ -3,6 +3,7 @@ long, have their own."""
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from typing import Annotated
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from contract.errors import ContractError
 from contract.logs import adopt_loggers, configure_logs
 from contract.output import CapturedOutput
-from contract.settings import explain
+from contract.settings import check_names, explain
 from worker.claims import ClaimLoop
 from worker.compute import ComputeThread
 from worker.execution import execute
@@ -73,9 +74,10 @@ def _start(served: tuple[str, ...]) -> Runtime:
 
     adopt_loggers("diffusers", "transformers", "huggingface_hub")
     try:
+        check_names(os.environ)
         return start_runtime(WorkerSettings(), served)
     except ValidationError as error:
-        reason = f"settings: {explain(error)}"
+        reason = explain(error)
     except (ContractError, QuantError) as error:
         reason = str(error)
     _log.critical("worker not started", reason=reason)

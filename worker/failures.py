@@ -20,7 +20,6 @@ STORAGE_FULL = JobError(code="storage-full", message="there is no room for what 
 STORAGE_UNUSABLE = JobError(code="storage-unusable", message="the worker cannot use a file that the job needs")
 
 _PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\"`,;]+/)+[^\s/:'\"`,;]+/?")
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 _FOREIGN_ERRNO = re.compile(r"\bcode: (\d+)\b")
 """How safetensors tells what the operating system answered."""
 
@@ -59,11 +58,9 @@ def _errno(error: BaseException) -> int | None:
 
 
 def _no_memory(error: Exception) -> bool:
-    import torch
+    from quant.translation import no_memory
 
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _NO_MEMORY)
+    return no_memory(error)
 
 
 def _known() -> tuple[type[ContractError], type[QuantError]]:

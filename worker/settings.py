@@ -14,8 +14,6 @@ class WorkerSettings(SharedSettings):
     """Times are in seconds. docs/operations.md says what each one is for."""
 
     redis_url: str = Field(pattern=REDIS_URL)
-    models: Path = ROOT / "models" / "models.toml"
-    recipes: Path = ROOT / "recipes"
     prompts: Path = ROOT / "prompts"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     pipelines: int = Field(default=4, ge=2, description="pipelines kept in memory; a comparison needs two")

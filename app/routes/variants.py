@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from app.errors import NotFound
 from app.services import Services, Shared
-from contract.card import Card, Identifier
+from contract.card import Card
+from contract.identifier import Identifier
 from contract.reports import report_url
 
 router = APIRouter(prefix="/v1/variants", tags=["variants"])

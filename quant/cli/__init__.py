@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from contract.errors import ContractError
 from quant.cli.bench import bench
@@ -16,6 +17,7 @@ from quant.cli.engine import engine
 from quant.cli.generate import generate
 from quant.cli.quantize import quantize
 from quant.errors import QuantError
+from quant.translation import first_line
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -27,7 +29,9 @@ class _Clear(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except (QuantError, ContractError) as error:
-            Console(stderr=True).print(f"[red]{error.code}[/red]: {error}", highlight=False)
+            cause = f" ({first_line(error.__cause__)})" if error.__cause__ else ""
+            line = Text.assemble((error.code, "red"), f": {error}{cause}")
+            Console(stderr=True).print(line, highlight=False, soft_wrap=True)
             sys.exit(2)
 
 

@@ -21,15 +21,17 @@ from quant.cli.options import (
     Variants,
     describe,
     print_json,
-    progress_bar,
+    stderr,
     stdout,
     variant_folder,
     variant_names,
 )
+from quant.cli.progress import progress_bar
 from quant.errors import CheckpointError
 from quant.evaluation.evaluation import SEED, Evaluation, evaluate
 from quant.evaluation.report import write_report
 from quant.generation import SEEDS
+from quant.output_folder import make_writable
 from quant.prompts import load_prompt_set, seen_prompts
 
 ALL = "all"
@@ -72,10 +74,11 @@ def bench(
         pictures=pictures,
         backbones=backbones,
     )
-    with progress_bar() as show:
+    folder = make_writable(output or OUTPUT / model)
+    for each in (cache, *([pictures] if pictures else [])):
+        make_writable(each)
+    with progress_bar(stderr) as show:
         report = evaluate(job, cache, show)
-    folder = output or OUTPUT / model
-    folder.mkdir(parents=True, exist_ok=True)
     write_report(report, folder)
     if as_json:
         print_json(report.document)

@@ -23,10 +23,11 @@ from quant.cli.options import (
     describe,
     machine,
     print_json,
-    progress_bar,
+    stderr,
     stdout,
     variant_folder,
 )
+from quant.cli.progress import progress_bar
 from quant.comparison import evaluate
 from quant.evaluation.metric_choice import choose
 from quant.generation import SEEDS, Sampling
@@ -65,7 +66,7 @@ def compare(
     possible, reasons = choose((), Backbones(), sampling.height, sampling.width)
     metrics = tuple(metric.key for metric in possible if not metric.of_sets)
     started = time.monotonic()
-    with progress_bar() as show:
+    with progress_bar(stderr) as show:
         measured = evaluate(reference, arms, chosen, sampling, metrics, show)
     result = _dump(measured[variant]) | {
         NOISE_FLOOR: _dump(measured[NOISE_FLOOR]),

@@ -16,12 +16,15 @@ from quant.cli.options import (
     Variants,
     describe,
     print_json,
-    progress_bar,
+    stderr,
     stdout,
     variant_folder,
 )
+from quant.cli.progress import progress_bar
+from quant.errors import SamplingError
 from quant.generation import SEEDS, Sampling
 from quant.generation import generate as draw
+from quant.output_folder import make_writable
 from quant.pipelines import load_reference, load_variant
 
 
@@ -40,6 +43,9 @@ def generate(
 ) -> None:
     """Draw pictures; picture i has seed + i."""
     description = describe(model, models)
+    if not prompt.strip():
+        raise SamplingError("--prompt must not be blank")
+    make_writable(output)
     if variant == "reference":
         pipeline = load_reference(description)
     else:
@@ -53,9 +59,8 @@ def generate(
         height=description.height,
         num_images=num_images,
     )
-    with progress_bar() as show:
+    with progress_bar(stderr) as show:
         drawn = draw(pipeline, sampling, lambda step, total: show("denoise", step, total))
-    output.mkdir(parents=True, exist_ok=True)
     files = [output / f"{picture_seed}.png" for picture_seed in sampling.seeds]
     for picture, file in zip(drawn.pictures, files, strict=True):
         picture.save(file)

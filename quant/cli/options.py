@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contract.catalogue import ModelDescription, read_models
 from quant.checkpoint import CARD
@@ -56,24 +53,6 @@ def variant_folder(model: str, variant: str, roots: list[Path]) -> Path:
 def variant_names(model: str, roots: list[Path]) -> list[str]:
     """The variants that a model has in any of the folders, sorted."""
     return sorted({path.parent.name for root in roots for path in (root / model).glob(f"*/{CARD}")})
-
-
-@contextmanager
-def progress_bar() -> Iterator[Any]:
-    """A function (stage, done, total, note) that draws a bar with time left on standard error."""
-    columns = (
-        TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=stderr) as progress:
-        bars: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int, note: str = "") -> None:
-            if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=total, note="")
-            progress.update(bars[stage], completed=done, total=total, note=note)
-
-        yield show
 
 
 def print_json(result: dict[str, Any]) -> None:

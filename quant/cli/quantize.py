@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from contract.recipe import read_recipe
+from contract.errors import RecipeError, VariantExists
+from contract.recipe import Recipe, read_recipe
 from quant.cli.options import (
     MODELS,
     PROMPTS,
@@ -21,10 +22,10 @@ from quant.cli.options import (
     Prompts,
     describe,
     print_json,
-    progress_bar,
+    stderr,
     stdout,
 )
-from quant.errors import CheckpointError
+from quant.cli.progress import progress_bar
 from quant.prompts import load_prompts
 from quant.quantization import Quantization
 from quant.quantization import quantize as make
@@ -45,11 +46,11 @@ def quantize(
 ) -> None:
     """Quantize a model by a recipe; write the checkpoint and its card."""
     description = describe(model, models)
-    plan = read_recipe(Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml")
+    plan = _recipe(recipe)
     name = variant or plan.variant
     folder, staging = output / model / name, output / model / f".{name}.staging"
     if folder.exists() and not overwrite:
-        raise CheckpointError(f"{folder} exists: give another --variant, or --overwrite")
+        raise VariantExists(f"{folder} exists: give another --variant, or --overwrite")
     job = Quantization(
         model=model,
         description=description,
@@ -60,14 +61,26 @@ def quantize(
         prompt_set=f"{report_on}/validation",
     )
     shutil.rmtree(staging, ignore_errors=True)
-    with progress_bar() as show:
-        card = make(job, staging, show, ROOT / "data" / "calibrations")
-    if folder.exists():
-        shutil.rmtree(folder)
-    staging.rename(folder)
+    try:
+        with progress_bar(stderr) as show:
+            card = make(job, staging, show, ROOT / "data" / "calibrations")
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     if as_json:
         print_json(card.model_dump(mode="json"))
         return
     psnr, floor = card.report.metrics["psnr"], card.report.noise_floor["psnr"]
     stdout.print(f"{model}:{name} in {folder}, {card.quantized_layers} layers quantized")
     stdout.print(f"psnr {psnr.mean} dB {psnr.ci95}; bfloat16 noise floor {floor.mean} dB")
+
+
+def _recipe(name: str) -> Recipe:
+    if name.endswith(".toml"):
+        return read_recipe(Path(name))
+    known = sorted(path.stem for path in RECIPES.glob("*.toml"))
+    if name not in known:
+        raise RecipeError(f"preset {name!r} is not there; there are {', '.join(known)}; or give a TOML file")
+    return read_recipe(RECIPES / f"{name}.toml")

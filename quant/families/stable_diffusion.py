@@ -8,6 +8,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
+from quant.errors import ModelError
+
 if TYPE_CHECKING:
     from quant.generation import Sampling
 
@@ -16,6 +18,34 @@ PIPELINE = StableDiffusionPipeline
 
 DENOISER = "unet"
 """The component that is quantized."""
+
+
+def check(pipeline: StableDiffusionPipeline) -> None:
+    """Raises ModelError for a pipeline whose parts make something else than pictures from text and noise."""
+    denoiser, decoder, encoder = (part.config for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder))
+    takes, draws = denoiser.in_channels, decoder.latent_channels
+    if takes != draws:
+        kind = {9: "an inpainting model", 8: "an editing model", 5: "a model guided by depth"}.get(
+            takes, "another model"
+        )
+        raise ModelError(f"the denoiser takes {takes} channels and the autoencoder gives {draws}: {kind}, not served")
+    if denoiser.out_channels != draws:
+        raise ModelError(f"the denoiser gives {denoiser.out_channels} channels, and the autoencoder takes {draws}")
+    width = denoiser.cross_attention_dim
+    if isinstance(width, int) and encoder.hidden_size != width:
+        raise ModelError(f"the text encoder gives {encoder.hidden_size} features, and the denoiser takes {width}")
+    if denoiser.addition_embed_type is not None:
+        raise ModelError("the denoiser takes embeddings beside the text, as Stable Diffusion XL does: not this family")
+    if len(pipeline.tokenizer) > encoder.vocab_size:
+        raise ModelError(f"the tokenizer has {len(pipeline.tokenizer)} words, the text encoder {encoder.vocab_size}")
+
+
+def prompt_tokens(pipeline: StableDiffusionPipeline, prompt: str) -> dict[str, tuple[int, int]]:
+    """How many tokens of a prompt each text encoder takes and how many it drops, by the encoder's name."""
+    tokenizer = pipeline.tokenizer
+    count = len(tokenizer(prompt, add_special_tokens=False, truncation=False).input_ids)
+    room = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    return {"text_encoder": (min(count, room), max(0, count - room))}
 
 
 @torch.no_grad()

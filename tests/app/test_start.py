@@ -11,9 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.settings import GatewaySettings
+from contract.settings import NAMES
 from tests.app.conftest import GENERATION
 from tests.e2e.service import Process, until
+from worker.settings import WorkerSettings
 
+ALONE = {"FACSIMILE_UI": "false", "FACSIMILE_PORT": "0", "FACSIMILE_METRICS_PORT": "0"}
 NO_BROKER = {"FACSIMILE_UI": "false", "FACSIMILE_PORT": "0", "FACSIMILE_REDIS_URL": "unix:///nowhere/valkey.sock"}
 
 WITHOUT_TORCH = """
@@ -50,6 +54,10 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
         ({"FACSIMILE_HOST": "0.0.0.0"}, "FACSIMILE_API_KEYS_FILE"),
         ({"FACSIMILE_API_KEYS_FILE": "/nowhere/keys"}, "/nowhere/keys"),
         ({"FACSIMILE_PORT": "many"}, "FACSIMILE_PORT"),
+        ({"FACSIMILE_PROT": "8000"}, "did you mean FACSIMILE_PORT?"),
+        ({"FACSIMILE_OPEN_JOB": "9"}, "did you mean FACSIMILE_OPEN_JOBS?"),
+        ({"FACSIMILE_XYZ": "1"}, "there is no such setting"),
+        ({"FACSIMILE_DATA_DIR": "/proc/nope"}, "the data folder /proc/nope cannot be written"),
         ({"FACSIMILE_REDIS_URL": ""}, "FACSIMILE_REDIS_URL"),
         ({"FACSIMILE_REDIS_URL": "localhost"}, "FACSIMILE_REDIS_URL"),
     ],
@@ -59,6 +67,44 @@ def test_settings_that_cannot_work_are_named(env: dict[str, str], words: str) ->
     assert process.wait() == 2
     assert words in process.output
     assert "Traceback" not in process.output
+    assert "Value error" not in process.output
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        (None, "No such file"),
+        ("[SD15]\nfamily = 'stable_diffusion'\nsource = 'x'\n", "[SD15]: a name has 1 to 64 lower-case letters"),
+        ("[m]\nfamily = 'stable_diffusion'\n", "[m] source: Field required"),
+        ("[m]\nfamily = 'stable_diffusion'\nsource = 'x'\nrevision = 'y'\n", "[m] revision: Extra inputs"),
+        ("[m\n", "line 1"),
+        ("", "it names no model"),
+    ],
+)
+def test_a_models_file_that_cannot_be_used_is_one_line_and_no_restart(
+    tmp_path: Path, models: str | None, words: str
+) -> None:
+    path = tmp_path / "models.toml"
+    if models is not None:
+        path.write_text(models)
+    process = Process(["app"], {**ALONE, "FACSIMILE_MODELS": str(path), "FACSIMILE_DATA_DIR": str(tmp_path / "data")})
+    assert process.wait() == 2
+    assert words in process.output and str(path) in process.output
+    assert "Traceback" not in process.output
+    assert len(process.output.splitlines()) == 1
+
+
+def test_a_worker_that_refuses_its_settings_ends_the_service_with_its_reason(tmp_path: Path) -> None:
+    process = Process(["app"], {**ALONE, "FACSIMILE_DEVICE": "tpu", "FACSIMILE_DATA_DIR": str(tmp_path / "data")})
+    assert process.wait() == 2
+    assert "FACSIMILE_DEVICE" in process.output
+    assert process.output.splitlines()[-1].startswith("cannot start: the worker")
+    assert process.output.count("worker not started") <= 2, "it was started again and again"
+
+
+def test_the_list_of_settings_is_that_of_the_classes() -> None:
+    fields = {name.upper() for kind in (GatewaySettings, WorkerSettings) for name in kind.model_fields}
+    assert fields == NAMES
 
 
 def test_without_a_broker_the_gateway_lives_and_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_quantize_makes_a_variant_that_compare_finds(tiny: TinyWorld, tmp_path: 
         (("generate", "--model", "nope", "--prompt", "x"), "shapes-sd"),
         (("generate", "--model", "shapes-sd", "--prompt", "x", "--variant", "nope"), "there are"),
         (("compare", "--model", "shapes-sd", "--variant", "w8a8-minmax", "--prompts", "nope"), "shapes-plain"),
-        (("quantize", "--model", "shapes-sd", "--recipe", "nope"), "nope.toml"),
+        (("quantize", "--model", "shapes-sd", "--recipe", "nope"), "there are best-w3a8"),
     ],
 )
 def test_a_wrong_name_is_said_with_what_there_is(arguments: tuple[str, ...], message: str) -> None:
@@ -103,3 +104,43 @@ def test_engine_says_what_was_chosen_and_why() -> None:
     assert any(reason.startswith("products: ") for reason in result["reasons"])
     assert any(reason.startswith("passes: ") for reason in result["reasons"]) or result["engine"] == "reference"
     assert "reference" in _run("engine", "--device", "meta")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--variant", "My_Variant"), "lower-case letters"),
+        (("--variant", "-x"), "lower-case letters"),
+        (("--output", "/proc/nope"), "cannot be written"),
+        (("--variant", "w8a8-minmax"), "exists"),
+    ],
+)
+def test_what_quantize_refuses_it_refuses_before_any_work(
+    tiny: TinyWorld, tmp_path: Path, arguments: tuple[str, str], message: str
+) -> None:
+    given = {"--output": str(tiny.variants), "--recipe": "minmax-w8a8"} | dict([arguments])
+    words = [word for pair in given.items() for word in pair]
+    start = time.monotonic()
+    result = runner.invoke(app, ["quantize", "--model", "tiny", "--models", str(tiny.models), *words])
+    assert (result.exit_code, message in result.stderr.replace("\n", " ")) == (2, True), result.stderr
+    assert time.monotonic() - start < 5
+    assert not list(tiny.variants.glob("tiny/.*"))
+
+
+def test_generate_refuses_before_it_draws(tiny: TinyWorld) -> None:
+    common = ["generate", "--model", "tiny", "--models", str(tiny.models)]
+    for more, message in (
+        (["--prompt", "x", "--output", "/proc/nope"], "cannot be written"),
+        (["--prompt", " "], "must not be blank"),
+    ):
+        result = runner.invoke(app, [*common, *more])
+        assert (result.exit_code, message in result.stderr.replace("\n", " ")) == (2, True), result.stderr
+
+
+def test_without_a_terminal_every_stage_writes_a_line(tiny: TinyWorld, tmp_path: Path) -> None:
+    result = runner.invoke(
+        app, ["generate", "--model", "tiny", "--models", str(tiny.models), "--prompt", "x", "--output", str(tmp_path)]
+    )
+    assert result.exit_code == 0
+    lines = [line for line in result.stderr.splitlines() if line.startswith("denoise: ")]
+    assert lines[0].startswith("denoise: 1 of") and lines[-1] == "denoise: 2 of 2"

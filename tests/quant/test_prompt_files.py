@@ -10,7 +10,8 @@ import pytest
 from pyarrow import parquet
 
 from quant.errors import PromptSetError
-from quant.prompts import load_prompt_set, seen_prompts
+from quant.prompt_files import read_rows
+from quant.prompts import load_prompt_set, load_prompts, seen_prompts
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,3 +106,25 @@ def test_the_splits_of_the_shipped_sets_never_meet() -> None:
         test = load_prompt_set(ROOT / "prompts", name).prompts
         assert len(test) >= 1000
         assert not {prompt.id for prompt in test} & set(seen) and not {prompt.text for prompt in test} & texts
+
+
+_INSIDE = ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1c"]
+"""What Python takes for the end of a line, and JSON and text files do not."""
+
+
+@pytest.mark.parametrize("separator", _INSIDE)
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_row_ends_at_a_line_feed_and_nowhere_else(tmp_path: Path, separator: str, mark: bytes, end: str) -> None:
+    prompt = f"one{separator}two"
+    text = tmp_path / "mine.txt"
+    text.write_bytes(mark + f"{prompt}{end}three{end}".encode())
+    assert [row[1] for row in read_rows(text)] == [prompt, "three"]
+    if separator in "\u2028\u2029\u0085":  # JSON allows no raw control character in a string
+        rows = tmp_path / "mine.jsonl"
+        rows.write_bytes(mark + f'{{"prompt": "{prompt}"}}{end}{{"prompt": "three"}}'.encode())
+        assert [row[1] for row in read_rows(rows)] == [prompt, "three"]
+        (tmp_path / "set").mkdir()
+        split = f'{{"id": "a", "prompt": "{prompt}"}}{end}'
+        (tmp_path / "set" / "test.jsonl").write_bytes(mark + split.encode())
+        assert [found.text for found in load_prompts(tmp_path, "set", "test")] == [prompt]

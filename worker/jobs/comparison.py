@@ -8,7 +8,7 @@ from contract.payloads import REFERENCE, ComparisonPayload
 from contract.results import Arm, ComparisonResult
 from quant.comparison import compare
 from quant.generation import Generation
-from worker.jobs.sampling import sampling_of, score_of
+from worker.jobs.sampling import sampling_of, score_of, tokens_of
 from worker.lease import JobLease
 from worker.metrics import observe_score, observe_stages
 from worker.pictures import Provenance, store_pictures
@@ -26,6 +26,7 @@ def run(runtime: Runtime, lease: JobLease, record: JobRecord) -> ComparisonResul
     if variant.card is None:
         raise RegistryError("the reference cannot be compared with itself")
     reference = runtime.pipelines.get(payload.model, REFERENCE)
+    tokens = tokens_of(reference.pipeline, payload)
     made = compare(reference.pipeline, variant.pipeline, sampling_of(payload), lease.steps("compare"))
     score = score_of(made, variant.card)
     observe_score(variant.card, score)
@@ -36,6 +37,7 @@ def run(runtime: Runtime, lease: JobLease, record: JobRecord) -> ComparisonResul
         variant=_arm(runtime, payload, payload.variant, variant, made.variant),
         differences=store_pictures(runtime.images, made.differences, "png", difference),
         score=score,
+        tokens=tokens,
     )
 
 

@@ -8,7 +8,7 @@ from contract.payloads import REFERENCE, GenerationPayload
 from contract.results import GenerationResult, Score
 from quant.comparison import compare
 from quant.generation import Generation, generate
-from worker.jobs.sampling import sampling_of, score_of
+from worker.jobs.sampling import sampling_of, score_of, tokens_of
 from worker.lease import JobLease
 from worker.metrics import observe_score, observe_stages
 from worker.pictures import Provenance, store_pictures
@@ -23,6 +23,7 @@ def run(runtime: Runtime, lease: JobLease, record: JobRecord) -> GenerationResul
         raise TypeError(f"not a generation: {type(payload).__name__}")
     lease.progress("load", 0, 1)
     loaded = runtime.pipelines.get(payload.model, payload.variant)
+    tokens = tokens_of(loaded.pipeline, payload)
     made, score = _generate(runtime, lease, payload, loaded)
     observe_stages(payload.model, payload.variant, made.seconds)
     provenance = Provenance(payload.model, payload.variant, loaded.digest, payload.seed)
@@ -32,6 +33,7 @@ def run(runtime: Runtime, lease: JobLease, record: JobRecord) -> GenerationResul
         seconds=made.seconds,
         digest=loaded.digest,
         score=score,
+        tokens=tokens,
     )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from diffusers import DiffusionPipeline
+
 from contract.card import Card
 from contract.payloads import SamplingPayload
-from contract.results import Score
+from contract.results import Score, TokenCount, Tokens
 from quant.comparison import Comparison
+from quant.errors import PromptTooLong
 from quant.generation import Sampling
+from quant.registry import family_of
 
 
 def sampling_of(payload: SamplingPayload) -> Sampling:
@@ -22,6 +26,22 @@ def sampling_of(payload: SamplingPayload) -> Sampling:
         num_images=payload.num_images,
         scheduler=payload.scheduler,
     )
+
+
+def tokens_of(pipeline: DiffusionPipeline, payload: SamplingPayload) -> Tokens:
+    """What the text encoders take of the prompts. Raises PromptTooLong where they would cut one and `strict` is set."""
+    prompts = {"prompt": payload.prompt}
+    if payload.negative_prompt and payload.guidance_scale > 1.0:
+        prompts["negative_prompt"] = payload.negative_prompt
+    counts = {name: family_of(pipeline).prompt_tokens(pipeline, text) for name, text in prompts.items()}
+    for name, by_encoder in counts.items():
+        for encoder, (used, dropped) in by_encoder.items():
+            if dropped and payload.strict:
+                raise PromptTooLong(f"{name} has {used + dropped} tokens, and the {encoder} takes {used}")
+    return {
+        name: {encoder: TokenCount(used=used, dropped=dropped) for encoder, (used, dropped) in by_encoder.items()}
+        for name, by_encoder in counts.items()
+    }
 
 
 def score_of(comparison: Comparison, card: Card) -> Score:
