@@ -45,9 +45,10 @@ STOP_SECONDS = 28.0
 class Process:
     """A child with its output at hand, always reaped."""
 
-    def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
+    def __init__(self, arguments: list[str], env: dict[str, str], folder: Path | None = None) -> None:
         self._popen = subprocess.Popen(
             [sys.executable, "-m", *arguments],
+            cwd=folder,
             env={**os.environ, **env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
