@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from quant.errors import CheckpointError, RecipeMismatch
 from quant.kernels.engine import AttentionScales
 from quant.kernels.selection import default_engine
+from quant.modules.straight_through import IntegerAttention, needs_gradient
 from quant.timesteps import TimestepGroups
 
 SOFTMAX_BITS = (2, 3, 4, 5, 6, 7, 8, 16)
@@ -90,4 +91,7 @@ def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor
     """softmax(query key^T) value of [B, L, C] and twice [B, S, C], with the integer scales of `attn.products`."""
     passes = default_engine(query.device.type).passes
     query, key, value = (x.unflatten(-1, (attn.heads, -1)) for x in (query, key, value))
+    if needs_gradient(query, key, value):
+        out: Tensor = IntegerAttention.apply(query, key, value, attn.scale, attn.products.scales, passes)
+        return out
     return passes.attention(query, key, value, attn.scale, None, attn.products.scales)

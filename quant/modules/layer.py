@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from quant.errors import CheckpointError
 from quant.kernels.engine import Engine, Kernel, Operands
 from quant.kernels.selection import default_engine
+from quant.modules.straight_through import StraightThrough, needs_gradient
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from quant.quantizers.weight import QuantizedWeight
 from quant.tensor.packing import pack_int4, unpack_int4
@@ -87,7 +88,8 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
     @property
     def takes_codes(self) -> bool:
         """Whether at the current timestep the layer multiplies codes of a calibrated scale."""
-        return not self.is_dynamic and not self.activation.is_float
+        rows = self.inputs.rows
+        return bool(rows) and not rows[self.timesteps.current if len(rows) > 1 else 0].is_float
 
     @property
     def quantized_weight(self) -> QuantizedWeight:
@@ -139,8 +141,20 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
     @abstractmethod
     def _dynamic(self, x: Tensor) -> Tensor: ...
 
+    @abstractmethod
+    def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+        """The gradient, float32 of `shape`, of an input of that shape that was not clipped, from the output's."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """As the floating-point layer: floats in, floats of the same dtype out."""
+        """As the floating-point layer: floats in, floats of the same dtype out. The gradient is that of
+        `StraightThrough`; codes, scales and bias have none."""
+        if needs_gradient(x):
+            out: Tensor = StraightThrough.apply(x, self)
+            return out
+        return self.compute(x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """`forward` without a gradient."""
         if self.is_dynamic:
             return self._dynamic(x)
         if self.activation.is_float:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from quant.errors import RecipeMismatch
 from quant.modules.conv import QuantizedConv2d
+from quant.modules.straight_through import needs_gradient
 
 
 class SplitConv2d(nn.Module):
@@ -35,7 +36,7 @@ class SplitConv2d(nn.Module):
         """As the whole convolution: [B, C, H, W] to [B, N, H', W']."""
         out: Tensor = self.hidden(x[:, : self.channels])
         second, skip = x[:, self.channels :], self.skip
-        if not isinstance(skip, QuantizedConv2d) or not skip.takes_codes:
+        if not isinstance(skip, QuantizedConv2d) or not skip.takes_codes or needs_gradient(x, out):
             summed: Tensor = out + skip(second)
             return summed
         return skip.multiply(skip.quantize(second), x.dtype, residual=out)

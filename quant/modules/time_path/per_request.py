@@ -10,6 +10,7 @@ from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
 from quant.errors import TimestepError
+from quant.modules.straight_through import is_trained
 from quant.modules.time_path.embedding import activated, blocks, embed, looked_up, refuse_strange
 from quant.modules.time_path.schedule import Schedule
 
@@ -34,18 +35,20 @@ class RequestSchedule(Schedule):
     def _before(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super()._before(denoiser, args, kwargs)
         request = _conditioning(denoiser, args, kwargs)
-        if _equal(request, self._last):
+        trained = is_trained(denoiser, *request.values())
+        if not trained and _equal(request, self._last):
             return
         self.forget()
         self.computing = True
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(trained):
                 embedding = embed(denoiser, denoiser.time_embedding, self.timesteps, request)
                 for block in blocks(denoiser):
                     block.time_emb_proj.compute(activated(block, embedding))
         finally:
             self.computing = False
-        self._last = {name: tensor.clone() for name, tensor in request.items()}
+        # Rows with a gradient hold for this call: its backward pass frees what they were made with.
+        self._last = {} if trained else {name: tensor.clone() for name, tensor in request.items()}
 
 
 class RequestProjection(nn.Linear):
@@ -57,6 +60,10 @@ class RequestProjection(nn.Linear):
     def compute(self, x: Tensor) -> None:
         """Remembers the outputs for `x` [T, B, E], B being 1 where every picture has the same."""
         self.rows = super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has the rows without their gradient, which cannot be copied."""
+        return self.__dict__ | {"rows": None if self.rows is None else self.rows.detach()}
 
     def forward(self, x: Tensor) -> Tensor:
         """As PrecalculatedProjection. Raises TimestepError before the first call of the denoiser."""
