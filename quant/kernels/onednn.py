@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import torch
@@ -13,6 +14,10 @@ from quant.kernels.opaque_weight import NibbleWeight, OpaqueWeight, store
 
 LAYOUTS = 2
 """Layouts of one convolution's weight that are kept at the same time."""
+
+
+_PACKING = threading.Lock()
+"""Of two threads that call one convolution, one changes its layouts at a time."""
 
 
 class OneDNNEngine:
@@ -152,9 +157,11 @@ class _Convolution:
         return codes, stride
 
     def _weight(self, codes: Tensor) -> Tensor:
-        if codes.shape not in self._by_size:
-            self._by_size[codes.shape] = self._packed_for(codes)
-        return self._by_size[codes.shape].tensor()
+        weight = self._by_size.get(codes.shape)
+        if weight is None:
+            with _PACKING:
+                weight = self._by_size[codes.shape] = self._packed_for(codes)
+        return weight.tensor()
 
     def _packed_for(self, codes: Tensor) -> OpaqueWeight | NibbleWeight:
         window = self._window

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,9 @@ from quant.tensor.packing import pack_int4, unpack_int4
 from quant.timesteps import TimestepGroups
 
 KernelT = TypeVar("KernelT", bound=Kernel)
+
+_BUILDING = threading.RLock()
+"""Of two threads that call one layer for the first time, one makes its kernel."""
 
 
 class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
@@ -83,7 +87,8 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
     @property
     def activation(self) -> ActivationParameters:
         """How the input is quantized at the current timestep."""
-        return self.inputs.at(self.timesteps.current)
+        rows = self.inputs.rows
+        return rows[0] if len(rows) == 1 else rows[self.timesteps.current]
 
     @property
     def takes_codes(self) -> bool:
@@ -111,12 +116,12 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
     @property
     def kernel(self) -> KernelT:
         """The prepared layer. Made at the first call, when the buffer `weight` is given up."""
-        if self._kernel is None:
-            weight = self.quantized_weight
-            operands = Operands(weight.codes, weight.scale, self.bias, self.inputs)
-            self._kernel = self._build(self.chosen_engine, operands)
-            del self._buffers["weight"]
-        return self._kernel
+        kernel = self._kernel
+        if kernel is None:
+            with _BUILDING:
+                kernel = self._kernel = self._kernel or self._built()
+                self._buffers.pop("weight", None)
+        return kernel
 
     @property
     def chosen_engine(self) -> Engine:
@@ -125,7 +130,8 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
 
     def multiply(self, codes: Tensor, dtype: torch.dtype, residual: Tensor | None = None) -> Tensor:
         """The layer on codes of the current timestep's parameters; see `Kernel`."""
-        return self.kernel(codes, self.timesteps.current, dtype, residual)
+        group = 0 if len(self.inputs.rows) == 1 else self.timesteps.current
+        return self.kernel(codes, group, dtype, residual)
 
     @abstractmethod
     def quantize(self, x: Tensor) -> Tensor:
@@ -134,6 +140,11 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
     @abstractmethod
     def dequantized(self) -> nn.Module:
         """The floating-point layer that this one approximates, with the weight that the codes stand for."""
+
+    def _built(self) -> KernelT:
+        weight = self.quantized_weight
+        operands = Operands(weight.codes, weight.scale, self.bias, self.inputs)
+        return self._build(self.chosen_engine, operands)
 
     @abstractmethod
     def _build(self, engine: Engine, operands: Operands) -> KernelT: ...

@@ -56,7 +56,7 @@ def _gradients(unet: nn.Module) -> dict[str, Tensor]:
     """Of the mean square of the output: of both inputs, and of every parameter that has one."""
     x, context = (tensor.requires_grad_() for tensor in inputs())
     unet.zero_grad()
-    unet(x, 500, context).sample.square().mean().backward()
+    unet(x, 501, context).sample.square().mean().backward()
     found = {name: p.grad for name, p in unet.named_parameters() if p.grad is not None}
     return found | {"x": x.grad, "context": context.grad}
 

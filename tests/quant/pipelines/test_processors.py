@@ -107,7 +107,7 @@ def test_processors_that_compute_the_same_give_the_same(make: Make, processor: A
     assert distance(_out(unet), before) < 0.02
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"time", "request"}))  # its class moves the timesteps by one
+@pytest.mark.parametrize("name", RECIPES)
 def test_perturbed_attention_guidance_acts(make: Make, name: str) -> None:
     pipeline = make(name)
     plain = draw(pipeline)
