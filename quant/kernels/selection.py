@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 
+from quant import processor
 from quant.errors import KernelError
 from quant.kernels import native, triton
 from quant.kernels.engine import Engine
@@ -28,8 +29,11 @@ class Selection:
 
 @cache
 def select(device_type: str = "cpu") -> Selection:
-    """The fastest engine of a device type that passes the self-test; exact emulation when none does."""
-    reasons: list[str] = []
+    """The fastest engine of a device type that passes the self-test; exact emulation when none does. Raises KernelError
+    for a cap that makes no sense."""
+    processor.check()
+    cap = processor.describe()
+    reasons: list[str] = [] if cap is None else [cap]
     for make in _CANDIDATES.get(device_type, ()):
         try:
             engine = make(reasons)
