@@ -1,6 +1,7 @@
 """Our quantization as a backend of diffusers: after `import quant`, `from_pretrained` loads our checkpoints by itself.
 
-diffusers has no registration call: a backend is two dictionary entries, written at the end of this file."""
+diffusers has no registration call: a backend is two dictionary entries, written at the end of this file, and a few
+methods (`quant.diffusers_methods`)."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import Tensor, nn
 
 from quant.conversion import dequantize, quantize_dynamically
+from quant.diffusers_methods import install
 from quant.errors import CheckpointError, QuantError
 from quant.fusion import fuse
 from quant.layout import Layout, finish, lay_out, stored_modules
@@ -179,5 +181,6 @@ def _leave_file(model: nn.Module) -> None:
             setattr(model.get_submodule(owner), own, buffer.clone())
 
 
+install()
 AUTO_QUANTIZER_MAPPING[Method.FACSIMILE.value] = FacsimileQuantizer
 AUTO_QUANTIZATION_CONFIG_MAPPING[Method.FACSIMILE.value] = FacsimileConfig

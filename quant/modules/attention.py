@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.attention_processor import Attention
-from torch import Tensor, nn
+from torch import Tensor
 
 from quant.errors import CheckpointError, RecipeMismatch
 from quant.kernels.engine import AttentionScales
 from quant.kernels.selection import default_engine
+from quant.modules.moved import Moved
 from quant.modules.straight_through import IntegerAttention, needs_gradient
 from quant.timesteps import TimestepGroups
 
@@ -16,7 +19,7 @@ SOFTMAX_BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 """Bits that the softmax output can have."""
 
 
-class AttentionProducts(nn.Module):
+class AttentionProducts(Moved):
     """Scales of query, key and value, each float32 [T] for T groups of timesteps or one for all: symmetric codes of
     `bits` bits.
 
@@ -62,6 +65,10 @@ class AttentionProducts(nn.Module):
             raise CheckpointError(f"attention scales must have 1 or {len(self.timesteps)} rows")
         if not all(bool((t.isfinite() & (t >= tiny)).all()) for t in tables):
             raise CheckpointError("attention scales must be positive, normal and finite")
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self._rows = None
+        super()._load_from_state_dict(*arguments)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, softmax_bits={self.softmax_bits}, timestep_groups={len(self.query_scale)}"

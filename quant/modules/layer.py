@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from quant.errors import CheckpointError
 from quant.kernels.engine import Engine, Kernel, Operands
 from quant.kernels.selection import default_engine
+from quant.modules.moved import Moved
 from quant.modules.straight_through import StraightThrough, needs_gradient
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from quant.quantizers.weight import QuantizedWeight
@@ -25,7 +26,7 @@ _BUILDING = threading.RLock()
 """Of two threads that call one layer for the first time, one makes its kernel."""
 
 
-class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
+class QuantizedLayer(Moved, ABC, Generic[KernelT]):
     """A layer whose weight is integer codes and whose input is quantized to uint8 with calibrated scales.
 
     Buffers, which are also the checkpoint's tensors: `weight` (int8 [N, ...], or for 4 bits and fewer uint8
@@ -178,6 +179,17 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
         """Memory that the weight takes in the kernel; 0 while it is in its buffer."""
         return 0 if self._kernel is None else self._kernel.resident_bytes()
 
+    @property
+    def num_weights(self) -> int:
+        """How many numbers the floating-point layer has: weights and biases."""
+        return torch.Size(self.shape).numel() + (0 if self.bias is None else len(self.bias))
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the codes in their buffer and in a checkpoint, wherever they are now."""
+        columns = torch.Size(self.shape[1:]).numel()
+        return self.shape[0] * (columns if self.weight_bits > 4 else (columns + 1) // 2)
+
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, weight_bits={self.weight_bits}, timestep_groups={len(self.input_scale)}"
 
@@ -201,6 +213,16 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
         self._table = None
         super()._apply(fn, recurse)
         return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *options: Any) -> None:
+        """Takes the tensors, also after the first call, and makes a kernel of them at the next one."""
+        self._release()
+        self._table = None
+        super()._load_from_state_dict(state_dict, prefix, *options)
+        try:
+            self.check()
+        except CheckpointError as error:
+            options[-1].append(f"{prefix.rstrip('.')}: {error}")
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

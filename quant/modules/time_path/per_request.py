@@ -73,6 +73,10 @@ class RequestProjection(nn.Linear):
         """Remembers the outputs for `x` [T, B, E], B being 1 where every picture has the same, for this thread."""
         self.made.set(super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
 
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.schedule.forget()
+        super()._load_from_state_dict(*arguments)
+
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the rows without their gradient, which cannot be copied."""
         rows = self.rows
@@ -90,6 +94,10 @@ class RequestEmbedding(TimestepEmbedding):  # type: ignore[misc]
     """A `time_embedding` or `add_embedding` that rests while its outputs are looked up further on."""
 
     schedule: RequestSchedule
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.schedule.forget()
+        super()._load_from_state_dict(*arguments)
 
     def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
         """Zeros [B, 1] in the dtype of `sample` [B, C], but while tables are made the embedding [B, E]."""
