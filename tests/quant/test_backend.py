@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from quant.backend import FORMAT_VERSION, FacsimileConfig
-from quant.errors import CheckpointError
+from quant.errors import CheckpointError, RecipeMismatch
 from quant.layout import quantized_layers
 from quant.pipelines import load_reference
 from tests.quant.conftest import KEPT, TinyWorld
@@ -199,4 +199,20 @@ def test_another_format_is_refused(tiny: TinyWorld, tmp_path: Path, version: obj
     config["quantization_config"]["format_version"] = version
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
+        UNet2DConditionModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["weight_bit", "keep_floats", "dynamic", "bits_and_bytes", "Packed"])
+def test_a_field_that_there_is_not_is_refused(field: str) -> None:
+    with pytest.raises(RecipeMismatch, match=f"no field '{field}'.*weight_bits, keep_float") as refused:
+        FacsimileConfig(dynamic_activations=True, **{field: 4})
+    assert ("perhaps" in str(refused.value)) == (field in ("weight_bit", "keep_floats", "Packed"))
+
+
+def test_an_unknown_field_of_a_checkpoint_is_refused(tiny: TinyWorld, tmp_path: Path) -> None:
+    _load(tiny).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"]["rotation"] = True
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RecipeMismatch, match="rotation"):
         UNet2DConditionModel.from_pretrained(tmp_path)
