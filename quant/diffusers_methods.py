@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 import torch
+from diffusers.loaders.peft import PeftAdapterMixin
+from diffusers.loaders.unet import UNet2DConditionLoadersMixin
 from diffusers.models.attention import AttentionMixin
 from diffusers.models.attention_processor import Attention, FusedAttnProcessor2_0
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
+from quant.errors import RecipeMismatch
 from quant.modules.layer import QuantizedLayer
+from quant.modules.time_path.per_request import RequestEmbedding
 
 Own = Callable[..., Any]
 """diffusers' method, called with the object first."""
@@ -71,10 +76,44 @@ def set_processor(own: Own, attention: Attention, processor: Any) -> None:
         own(attention, processor)
 
 
+def refuse_adapters(own: Own, denoiser: Any, *args: Any, **kwargs: Any) -> None:
+    """Raises RecipeMismatch: peft does not know quantized layers."""
+    raise RecipeMismatch(
+        "adapters cannot be loaded into a quantized denoiser: load them into the reference, call fuse_lora() and save "
+        "it, and quantize that"
+    )
+
+
+def refuse_compiling(own: Own, denoiser: Any, *args: Any, **kwargs: Any) -> None:
+    """Raises RecipeMismatch: there is nothing in the blocks that a compiler could take."""
+    raise RecipeMismatch(
+        "the blocks of a quantized denoiser run kernels of their own, which torch.compile cannot improve: leave "
+        "compile_repeated_blocks() out"
+    )
+
+
+def enable_group_offload(own: Own, denoiser: Any, *args: Any, **kwargs: Any) -> Any:
+    """Files take dense tensors only: where groups go to disk, channels-last weights become plain ones before. Raises
+    RecipeMismatch for a time path that is looked up per request, whose layers run outside of all groups."""
+    if isinstance(getattr(denoiser, "time_embedding", None), RequestEmbedding):
+        raise RecipeMismatch("time_path per_request cannot be offloaded in groups: offload the whole denoiser")
+    if kwargs.get("offload_to_disk_path") is not None or len(args) > _DISK_PATH:
+        for tensor in denoiser.parameters():
+            tensor.data = tensor.data.contiguous()
+    return own(denoiser, *args, **kwargs)
+
+
+_DISK_PATH = list(signature(ModelMixin.enable_group_offload).parameters).index("offload_to_disk_path") - 1
+
 METHODS: tuple[tuple[type, str, Callable[..., Any]], ...] = (
     (ModelMixin, "num_parameters", num_parameters),
     (ModelMixin, "get_memory_footprint", get_memory_footprint),
     (ModelMixin, "to", to),
+    (ModelMixin, "compile_repeated_blocks", refuse_compiling),
+    (ModelMixin, "enable_group_offload", enable_group_offload),
+    (PeftAdapterMixin, "load_lora_adapter", refuse_adapters),
+    (PeftAdapterMixin, "add_adapter", refuse_adapters),
+    (UNet2DConditionLoadersMixin, "load_attn_procs", refuse_adapters),
     (UNet2DConditionModel, "fuse_qkv_projections", keep_projections),
     (UNet2DConditionModel, "unfuse_qkv_projections", keep_projections),
     (AttentionMixin, "fuse_qkv_projections", keep_projections),

@@ -13,6 +13,7 @@ QuantError
 ├── CalibrationDiverged a calibration whose loss is no longer a number
 ├── NotEnoughMemory     a calibration that needs more memory than there is
 ├── EvaluationError     an evaluation that cannot be made as asked
+├── CaptureError        a quantized denoiser that is to be traced or exported
 └── KernelError         the integer kernels fail their self-test on this machine
 """
 
@@ -67,6 +68,10 @@ class EvaluationError(QuantError):
 
 class KernelError(QuantError):
     code = "kernel-unavailable"
+
+
+class CaptureError(QuantError, RuntimeError):
+    code = "not-exportable"
 
 
 class CalibrationDiverged(QuantError):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from quant.capture import refuse_capture
 from quant.errors import TimestepError
 
 T = TypeVar("T")
@@ -99,6 +100,7 @@ class TimestepGroups:
         return denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        refuse_capture()
         self.select(kwargs["timestep"] if "timestep" in kwargs else args[1])
 
 

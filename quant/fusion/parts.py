@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from quant.modules.layer import is_hooked
 from quant.modules.straight_through import is_trained
 
 
@@ -25,7 +26,7 @@ class Parts:
         for modules, name, part in self._places:
             if modules.get(name) is not part:
                 return False
-            if part is not None and (part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__):
+            if part is not None and is_hooked(part):
                 return False
         return not (torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
 

@@ -8,6 +8,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from quant.capture import uncompiled
 from quant.fusion.parts import runs_fused
 from quant.modules.conv import QuantizedConv2d
 
@@ -28,6 +29,7 @@ class FusedUpsample2D(Upsample2D):  # type: ignore[misc]
             and isinstance(getattr(block, "conv", None), QuantizedConv2d)
         )
 
+    @uncompiled
     def forward(self, hidden_states: Tensor, output_size: Any = None, *args: Any, **kwargs: Any) -> Tensor:
         """[B, C, H, W] to [B, N, 2 H, 2 W] or `output_size`."""
         conv = self.conv

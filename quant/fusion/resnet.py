@@ -7,6 +7,7 @@ from typing import Any
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from quant.capture import uncompiled
 from quant.fusion.parts import runs_fused
 from quant.modules.conv import QuantizedConv2d
 
@@ -31,6 +32,7 @@ class FusedResnetBlock2D(ResnetBlock2D):  # type: ignore[misc]
             and block.output_scale_factor == 1.0
         )
 
+    @uncompiled
     def forward(self, input_tensor: Tensor, temb: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
         """[B, C, H, W] to [B, N, H, W], channels-last."""
         first, second = self.conv1, self.conv2

@@ -10,6 +10,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, cat, nn
 
+from quant.capture import uncompiled
 from quant.fusion.parts import runs_fused
 from quant.modules.attention import IntegerAttnProcessor
 from quant.modules.conv import QuantizedConv2d
@@ -44,6 +45,7 @@ class FusedTransformerBlock(BasicTransformerBlock):  # type: ignore[misc]
             and not hasattr(block, "fuser")
         )
 
+    @uncompiled
     def forward(
         self,
         hidden_states: Tensor,
@@ -103,6 +105,7 @@ class FusedTransformer2DModel(Transformer2DModel):  # type: ignore[misc]
         projections = (getattr(block, "proj_in", None), getattr(block, "proj_out", None))
         return block.is_input_continuous and all(isinstance(p, QuantizedConv2d | QuantizedLinear) for p in projections)
 
+    @uncompiled
     def _operate_on_continuous_inputs(self, hidden_states: Tensor) -> tuple[Tensor, int]:
         layer = self.proj_in
         if not runs_fused(self, hidden_states) or not layer.takes_codes:
@@ -114,6 +117,7 @@ class FusedTransformer2DModel(Transformer2DModel):  # type: ignore[misc]
             tokens = layer.multiply(codes, hidden_states.dtype).permute(0, 2, 3, 1).flatten(1, 2)
         return tokens, tokens.shape[-1]
 
+    @uncompiled
     def _get_output_for_continuous_inputs(
         self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
     ) -> Tensor:

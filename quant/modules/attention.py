@@ -8,6 +8,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from quant.capture import uncompiled
 from quant.errors import CheckpointError, RecipeMismatch
 from quant.kernels.engine import AttentionScales
 from quant.kernels.selection import default_engine
@@ -94,6 +95,7 @@ class IntegerAttnProcessor:
         return attn.to_out[1](attn.to_out[0](out)) / attn.rescale_output_factor  # type: ignore[no-any-return]
 
 
+@uncompiled
 def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key^T) value of [B, L, C] and twice [B, S, C], with the integer scales of `attn.products`."""
     passes = default_engine(query.device.type).passes

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from quant.capture import uncompiled
 from quant.errors import CheckpointError
 from quant.kernels.engine import Engine, Kernel, Operands
 from quant.kernels.selection import default_engine
@@ -24,6 +25,11 @@ KernelT = TypeVar("KernelT", bound=Kernel)
 
 _BUILDING = threading.RLock()
 """Of two threads that call one layer for the first time, one makes its kernel."""
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether calling a module does more than the forward of its class, so that nobody may pass it by."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 class QuantizedLayer(Moved, ABC, Generic[KernelT]):
@@ -87,8 +93,10 @@ class QuantizedLayer(Moved, ABC, Generic[KernelT]):
 
     @property
     def activation(self) -> ActivationParameters:
-        """How the input is quantized at the current timestep."""
+        """How the input is quantized at the current timestep. Raises AttributeError for a dynamic layer."""
         rows = self.inputs.rows
+        if not rows:
+            raise AttributeError("a layer with a scale per token has no calibrated one")
         return rows[0] if len(rows) == 1 else rows[self.timesteps.current]
 
     @property
@@ -157,6 +165,7 @@ class QuantizedLayer(Moved, ABC, Generic[KernelT]):
     def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
         """The gradient, float32 of `shape`, of an input of that shape that was not clipped, from the output's."""
 
+    @uncompiled
     def forward(self, x: Tensor) -> Tensor:
         """As the floating-point layer: floats in, floats of the same dtype out. The gradient is that of
         `StraightThrough`; codes, scales and bias have none."""

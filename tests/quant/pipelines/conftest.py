@@ -86,7 +86,7 @@ def draw(pipeline: Any, seed: int = 0, **options: Any) -> Tensor:
     """The latents of a picture of a red blob, float32 [1, 4, 8, 8]."""
     given = {"num_inference_steps": STEPS, "guidance_scale": 2.0, "width": SIZE, "height": SIZE} | options
     generator = torch.Generator().manual_seed(seed)
-    return pipeline(PROMPTS[0], generator=generator, output_type="latent", **given).images  # type: ignore[no-any-return]
+    return pipeline(PROMPTS[0], generator=generator, **{"output_type": "latent"} | given).images  # type: ignore[no-any-return]
 
 
 def denoise(unet: nn.Module, dtype: torch.dtype = torch.float32) -> Tensor:
