@@ -2,4 +2,8 @@
 
 Importing this package registers its checkpoint format with diffusers."""
 
-import quant.backend  # noqa: F401
+import quant.processor
+
+quant.processor.cap_onednn()  # before torch is imported: oneDNN reads its cap once
+
+import quant.backend  # noqa: E402

@@ -1,10 +1,13 @@
 """Our quantization as a backend of diffusers: after `import quant`, `from_pretrained` loads our checkpoints by itself.
 
-diffusers has no registration call: a backend is two dictionary entries, written at the end of this file."""
+diffusers has no registration call: a backend is two dictionary entries, written at the end of this file, and a few
+methods (`quant.diffusers_methods`)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
+from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
@@ -15,7 +18,8 @@ from diffusers.quantizers.quantization_config import QuantizationConfigMixin
 from torch import Tensor, nn
 
 from quant.conversion import dequantize, quantize_dynamically
-from quant.errors import CheckpointError, QuantError
+from quant.diffusers_methods import install
+from quant.errors import CheckpointError, QuantError, RecipeMismatch
 from quant.fusion import fuse
 from quant.layout import Layout, finish, lay_out, stored_modules
 
@@ -33,10 +37,12 @@ class FacsimileConfig(QuantizationConfigMixin):  # type: ignore[misc]
     """What config.json must say so that the layers can be laid out before their tensors are read: a `Layout`."""
 
     def __init__(self, format_version: int = FORMAT_VERSION, **fields: Any) -> None:
+        """Raises RecipeMismatch for a field that a layout does not have, or a value that makes no sense."""
         self.quant_method = Method.FACSIMILE
         self.format_version = format_version
         known = {name: value for name, value in fields.items() if name in Layout.__dataclass_fields__}
         if format_version == FORMAT_VERSION:  # another version is refused by the quantizer, with a sentence
+            _refuse_unknown(fields.keys() - known.keys() - {"quant_method"})
             known = asdict(Layout(**known))
         for name, value in known.items():
             setattr(self, name, list(value) if isinstance(value, tuple) else value)
@@ -168,6 +174,16 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
         return False
 
 
+def _refuse_unknown(fields: Iterable[str]) -> None:
+    """Raises RecipeMismatch, naming the fields that there are."""
+    for field in sorted(fields):
+        near = get_close_matches(field, Layout.__dataclass_fields__, 1)
+        guess = f", perhaps {near[0]} is meant" if near else ""
+        raise RecipeMismatch(
+            f"FacsimileConfig has no field {field!r}{guess}: it has {', '.join(Layout.__dataclass_fields__)}"
+        )
+
+
 def _leave_file(model: nn.Module) -> None:
     """Copies all tensors but the weights of quantized layers. They lie in the mapped file, which stays in memory as a
     whole while one of them does; the weights leave it when kernels take them."""
@@ -179,5 +195,6 @@ def _leave_file(model: nn.Module) -> None:
             setattr(model.get_submodule(owner), own, buffer.clone())
 
 
+install()
 AUTO_QUANTIZER_MAPPING[Method.FACSIMILE.value] = FacsimileQuantizer
 AUTO_QUANTIZATION_CONFIG_MAPPING[Method.FACSIMILE.value] = FacsimileConfig

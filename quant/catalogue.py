@@ -9,13 +9,16 @@ import quant.methods
 import quant.metrics
 from contract.catalogue import Catalogue, ModelDescription
 from contract.recipe import read_presets
+from quant import processor
 from quant.generation import SCHEDULERS
 from quant.prompts import prompt_sets
 from quant.registry import find, names
 
 
 def catalogue(models: dict[str, ModelDescription], recipes: Path, prompts: Path) -> Catalogue:
-    """The catalogue of these models with the presets of `recipes` and the prompt sets of `prompts`."""
+    """The catalogue of these models with the presets of `recipes` and the prompt sets of `prompts`. Raises KernelError
+    where the cap on the processor makes no sense, so that a service says so when it starts."""
+    processor.check()
     return Catalogue(
         models=models,
         methods={name: find(quant.methods, name).STAGES for name in names(quant.methods)},

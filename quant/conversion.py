@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor, nn
 
+from quant.diffusers_methods import unmark
 from quant.fusion import fuse, unfuse
 from quant.layout import Layout, attentions, bits_of, empty_like, finish, prepare, quantized_layers, replace_layer
 from quant.modules.attention import AttentionProducts
@@ -63,6 +64,7 @@ def dequantize(denoiser: nn.Module) -> nn.Module:
     """Puts floating-point layers, with the weights that the codes stand for, in place of the quantized ones. The output
     correction goes, since it speaks of the quantized ones; tables of a precalculated time path stay."""
     unfuse(denoiser)
+    unmark(denoiser)
     detach(denoiser)
     for name, layer in quantized_layers(denoiser).items():
         replace_layer(denoiser, name, layer.dequantized())
@@ -70,7 +72,7 @@ def dequantize(denoiser: nn.Module) -> nn.Module:
         if isinstance(module, SplitConv2d):
             replace_layer(denoiser, name, module.joined())
     for attention in attentions(denoiser).values():
-        attention.__dict__.pop("fuse_projections", None)
+        unmark(attention)
         if hasattr(attention, "products"):
             del attention.products
             attention.set_processor(AttnProcessor2_0())

@@ -15,6 +15,7 @@ QuantError
 ├── NotEnoughMemory     a calibration that needs more memory than there is
 ├── OutputError         a folder for results that cannot be written
 ├── EvaluationError     an evaluation that cannot be made as asked
+├── CaptureError        a quantized denoiser that is to be traced or exported
 └── KernelError         the integer kernels fail their self-test on this machine
 """
 
@@ -77,6 +78,10 @@ class EvaluationError(QuantError):
 
 class KernelError(QuantError):
     code = "kernel-unavailable"
+
+
+class CaptureError(QuantError, RuntimeError):
+    code = "not-exportable"
 
 
 class CalibrationDiverged(QuantError):

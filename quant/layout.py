@@ -10,6 +10,7 @@ from typing import Any
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from quant.diffusers_methods import mark
 from quant.errors import RecipeMismatch
 from quant.memory import TrimAfterFirstCall
 from quant.modules.attention import AttentionProducts, IntegerAttnProcessor
@@ -134,8 +135,9 @@ def finish(denoiser: nn.Module, layout: Layout) -> None:
         layer.timesteps, layer.packed = groups, layout.packed
     for integers in products(denoiser).values():
         integers.timesteps = groups
+    mark(denoiser)
     for attention in attentions(denoiser).values():
-        attention.fuse_projections = _refuse_merging
+        mark(attention)
         if hasattr(attention, "products"):
             attention.set_processor(IntegerAttnProcessor())
 
@@ -177,10 +179,6 @@ def stored_modules(model: nn.Module) -> dict[str, Any]:
     correction = correction_of(model)
     own = {} if correction is None else {"output_correction": correction}
     return quantized_layers(model) | products(model) | projections(model) | own
-
-
-def _refuse_merging(fuse: bool = True) -> None:
-    raise RecipeMismatch("projections of quantized layers cannot be merged; they share one quantized input as they are")
 
 
 def _find(model: nn.Module, name: str) -> nn.Module | None:

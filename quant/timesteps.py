@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from quant.capture import refuse_capture
 from quant.errors import TimestepError
+
+T = TypeVar("T")
+
+
+class PerThread(Generic[T]):
+    """A value that every thread sets for itself, so that two that call one denoiser do not disturb each other. A thread
+    that has set none sees the one that was set last: backward passes may run in threads of torch's own.
+
+    A copy, or what comes out of a pickle, starts with the value that the copying thread sees."""
+
+    def __init__(self, value: T) -> None:
+        self._own, self._latest = threading.local(), value
+
+    def get(self) -> T:
+        """The calling thread's value."""
+        found: T = getattr(self._own, "value", self._latest)
+        return found
+
+    def own(self) -> T | None:
+        """What the calling thread has set, if it has."""
+        found: T | None = getattr(self._own, "value", None)
+        return found
+
+    def set(self, value: T) -> None:
+        """Sets it for the calling thread."""
+        self._own.value = self._latest = value
+
+    def __getstate__(self) -> dict[str, T]:
+        return {"_latest": self.get()}
+
+    def __setstate__(self, state: dict[str, T]) -> None:
+        self.__init__(state["_latest"])  # type: ignore[misc]
 
 
 class TimestepGroups:
@@ -23,11 +57,20 @@ class TimestepGroups:
         if any(not math.isfinite(t) or t < 0 for t in timesteps) or len(set(timesteps)) != len(timesteps):
             raise TimestepError("the timesteps of a table are different, finite and not negative")
         self.timesteps = tuple(float(t) for t in timesteps)
-        self.current = 0
+        self._current = PerThread(0)
 
     def __len__(self) -> int:
         """How many groups there are."""
         return max(len(self.timesteps), 1)
+
+    @property
+    def current(self) -> int:
+        """The group that the calling thread selected."""
+        return self._current.get()
+
+    @current.setter
+    def current(self, group: int) -> None:
+        self._current.set(group)
 
     def nearest(self, timestep: float) -> int:
         """The group of a timestep; of two equally near the first. Raises TimestepError for one that is not a number or
@@ -57,6 +100,7 @@ class TimestepGroups:
         return denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        refuse_capture()
         self.select(kwargs["timestep"] if "timestep" in kwargs else args[1])
 
 

@@ -8,11 +8,15 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from quant.capture import uncompiled
+from quant.fusion.parts import runs_fused
 from quant.modules.conv import QuantizedConv2d
 
 
 class FusedUpsample2D(Upsample2D):  # type: ignore[misc]
     """`Upsample2D` that repeats codes: the nearest neighbour of a code is the code of the nearest neighbour."""
+
+    PARTS = ("conv",)
 
     @staticmethod
     def can_fuse(block: Upsample2D) -> bool:
@@ -25,10 +29,11 @@ class FusedUpsample2D(Upsample2D):  # type: ignore[misc]
             and isinstance(getattr(block, "conv", None), QuantizedConv2d)
         )
 
+    @uncompiled
     def forward(self, hidden_states: Tensor, output_size: Any = None, *args: Any, **kwargs: Any) -> Tensor:
         """[B, C, H, W] to [B, N, 2 H, 2 W] or `output_size`."""
         conv = self.conv
-        if self.training or not conv.takes_codes:
+        if not runs_fused(self, hidden_states) or not conv.takes_codes:
             out: Tensor = super().forward(hidden_states, output_size, *args, **kwargs)
             return out
         codes = conv.chosen_engine.passes.quantize_image(hidden_states, conv.activation)

@@ -7,12 +7,16 @@ from typing import Any
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from quant.capture import uncompiled
+from quant.fusion.parts import runs_fused
 from quant.modules.conv import QuantizedConv2d
 
 
 class FusedResnetBlock2D(ResnetBlock2D):  # type: ignore[misc]
     """`ResnetBlock2D` whose convolutions take codes. The time embedding is added by the second normalization, the
     shortcut by the second convolution."""
+
+    PARTS = ("norm1", "conv1", "norm2", "dropout", "conv2")
 
     @staticmethod
     def can_fuse(block: ResnetBlock2D) -> bool:
@@ -28,10 +32,11 @@ class FusedResnetBlock2D(ResnetBlock2D):  # type: ignore[misc]
             and block.output_scale_factor == 1.0
         )
 
+    @uncompiled
     def forward(self, input_tensor: Tensor, temb: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
         """[B, C, H, W] to [B, N, H, W], channels-last."""
         first, second = self.conv1, self.conv2
-        if self.training or not (first.takes_codes and second.takes_codes):
+        if not runs_fused(self, input_tensor, temb) or not (first.takes_codes and second.takes_codes):
             out: Tensor = super().forward(input_tensor, temb, *args, **kwargs)
             return out
         passes, dtype = first.chosen_engine.passes, input_tensor.dtype

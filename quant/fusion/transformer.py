@@ -6,19 +6,27 @@ from typing import Any
 
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, cat, nn
 
+from quant.capture import uncompiled
+from quant.fusion.parts import runs_fused
+from quant.modules.attention import IntegerAttnProcessor
 from quant.modules.conv import QuantizedConv2d
 from quant.modules.linear import QuantizedLinear
 
 TOKENS_AT_A_TIME = 1024
 """Of the widest tensor of the feed-forward part, about as much as the caches hold is made at a time on a CPU."""
 
+PROCESSORS = (AttnProcessor, AttnProcessor2_0, IntegerAttnProcessor)
+"""Processors that compute what a fused block computes; with any other the block's own forward calls the processor."""
+
 
 class FusedTransformerBlock(BasicTransformerBlock):  # type: ignore[misc]
     """`BasicTransformerBlock` with layer normalization whose linear layers take codes."""
+
+    PARTS = ("norm1", "attn1", "norm2", "attn2", "norm3", "ff")
 
     @staticmethod
     def can_fuse(block: BasicTransformerBlock) -> bool:
@@ -37,6 +45,7 @@ class FusedTransformerBlock(BasicTransformerBlock):  # type: ignore[misc]
             and not hasattr(block, "fuser")
         )
 
+    @uncompiled
     def forward(
         self,
         hidden_states: Tensor,
@@ -50,7 +59,7 @@ class FusedTransformerBlock(BasicTransformerBlock):  # type: ignore[misc]
     ) -> Tensor:
         """Tokens [B, L, C] to the same."""
         masked = attention_mask is not None or encoder_attention_mask is not None
-        if self.training or masked or cross_attention_kwargs or not self._take_codes():
+        if masked or cross_attention_kwargs or not self._runs_fused(hidden_states, encoder_hidden_states):
             out: Tensor = super().forward(
                 hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask, timestep,
                 cross_attention_kwargs, class_labels, added_cond_kwargs,
@@ -61,8 +70,13 @@ class FusedTransformerBlock(BasicTransformerBlock):  # type: ignore[misc]
             hidden = _attention(self.attn2, self.norm2, hidden, encoder_hidden_states)
         return self._feed_forward(hidden)
 
-    def _take_codes(self) -> bool:
+    def _runs_fused(self, hidden: Tensor, context: Any) -> bool:
         attentions = (self.attn1,) if self.attn2 is None else (self.attn1, self.attn2)
+        # An adapter for pictures as prompts puts their tokens beside those of the text.
+        if isinstance(context, tuple) or self._chunk_size is not None or not runs_fused(self, hidden, context):
+            return False
+        if any(type(attn.processor) not in PROCESSORS for attn in attentions):
+            return False
         layers = [layer for attn in attentions for layer in (attn.to_q, attn.to_k, attn.to_v, attn.to_out[0])]
         return all(layer.takes_codes for layer in (*layers, self.ff.net[0].proj, self.ff.net[2]))
 
@@ -83,15 +97,18 @@ class FusedTransformerBlock(BasicTransformerBlock):  # type: ignore[misc]
 class FusedTransformer2DModel(Transformer2DModel):  # type: ignore[misc]
     """`Transformer2DModel` of pictures whose projections take codes."""
 
+    PARTS = ("norm", "proj_in", "proj_out")
+
     @staticmethod
     def can_fuse(block: Transformer2DModel) -> bool:
         """Whether both projections are quantized; they look at one pixel, as linear layers do."""
         projections = (getattr(block, "proj_in", None), getattr(block, "proj_out", None))
         return block.is_input_continuous and all(isinstance(p, QuantizedConv2d | QuantizedLinear) for p in projections)
 
+    @uncompiled
     def _operate_on_continuous_inputs(self, hidden_states: Tensor) -> tuple[Tensor, int]:
         layer = self.proj_in
-        if not layer.takes_codes:
+        if not runs_fused(self, hidden_states) or not layer.takes_codes:
             return super()._operate_on_continuous_inputs(hidden_states)  # type: ignore[no-any-return]
         codes = layer.chosen_engine.passes.group_norm(hidden_states, self.norm, layer.activation, silu=False)
         if isinstance(layer, QuantizedLinear):
@@ -100,12 +117,13 @@ class FusedTransformer2DModel(Transformer2DModel):  # type: ignore[misc]
             tokens = layer.multiply(codes, hidden_states.dtype).permute(0, 2, 3, 1).flatten(1, 2)
         return tokens, tokens.shape[-1]
 
+    @uncompiled
     def _get_output_for_continuous_inputs(
         self, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int, inner_dim: int
     ) -> Tensor:
         layer, dtype = self.proj_out, hidden_states.dtype
         picture = hidden_states.view(batch_size, height, width, inner_dim)
-        if not layer.takes_codes:
+        if not runs_fused(self, hidden_states, residual) or not layer.takes_codes:
             return super()._get_output_for_continuous_inputs(  # type: ignore[no-any-return]
                 hidden_states, residual, batch_size, height, width, inner_dim
             )

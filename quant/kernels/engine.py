@@ -138,7 +138,7 @@ class Engine(Protocol):
     """Prepares layers for integer execution on one kind of device.
 
     `packed` keeps weights of 4 bits or fewer two codes to a byte and unpacks them at every call into a buffer that all
-    layers share; otherwise each code takes a byte."""
+    layers of a thread share; otherwise each code takes a byte."""
 
     name: str
     passes: Passes

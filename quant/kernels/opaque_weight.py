@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import threading
 
 import torch
 from torch import Tensor
@@ -25,13 +25,28 @@ class OpaqueWeight:
         return int(torch.ops.mkldnn._nbytes(self._opaque))
 
 
+class Scratch(threading.local):
+    """Memory that all weights of a thread are unpacked into, one after the other: as much as the largest one takes.
+    Threads share none, so pipelines that run side by side leave each other's weights alone."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0, dtype=torch.int8)
+
+    def of(self, size: int) -> Tensor:
+        """The calling thread's buffer, int8 with `size` elements or more; what it held is lost."""
+        if self._buffer.numel() < size:
+            self._buffer = torch.empty(size, dtype=torch.int8)
+        return self._buffer
+
+
+SCRATCH = Scratch()
+
+
 class NibbleWeight:
-    """Codes of 4 bits or fewer, packed in oneDNN's order and unpacked at every use into a buffer that all share.
+    """Codes of 4 bits or fewer, packed in oneDNN's order and unpacked at every use into the thread's buffer.
 
     The layout is opaque: bytes are packed as far as all of them are such codes, the rest (sums that some layouts carry
     at their end) is kept as it is."""
-
-    _scratch: ClassVar[Tensor] = torch.empty(0, dtype=torch.int8)
 
     def __init__(self, opaque: Tensor) -> None:
         size = int(torch.ops.mkldnn._nbytes(opaque))
@@ -44,13 +59,12 @@ class NibbleWeight:
         self._tail = stored[self._codes :].clone()
         self._layout = torch.ops.mkldnn._get_mkldnn_serialized_md(opaque)
         self._sizes = list(opaque.shape)
-        if size > NibbleWeight._scratch.numel():
-            NibbleWeight._scratch = torch.empty(size, dtype=torch.int8)
 
     def tensor(self) -> Tensor:
-        """See `OpaqueWeight.tensor`."""
+        """See `OpaqueWeight.tensor`; valid until this thread asks for the next one."""
+        scratch = SCRATCH.of(self._codes + self._tail.numel())
         unpacked: Tensor = torch.ops.facsimile.unpack_weight(
-            self._packed, self._tail, self._codes, self._sizes, self._layout, NibbleWeight._scratch
+            self._packed, self._tail, self._codes, self._sizes, self._layout, scratch
         )
         return unpacked
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.attention_processor import Attention
-from torch import Tensor, nn
+from torch import Tensor
 
+from quant.capture import uncompiled
 from quant.errors import CheckpointError, RecipeMismatch
 from quant.kernels.engine import AttentionScales
 from quant.kernels.selection import default_engine
+from quant.modules.moved import Moved
+from quant.modules.straight_through import IntegerAttention, needs_gradient
 from quant.timesteps import TimestepGroups
 
 SOFTMAX_BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 """Bits that the softmax output can have."""
 
 
-class AttentionProducts(nn.Module):
+class AttentionProducts(Moved):
     """Scales of query, key and value, each float32 [T] for T groups of timesteps or one for all: symmetric codes of
     `bits` bits.
 
@@ -62,6 +67,10 @@ class AttentionProducts(nn.Module):
         if not all(bool((t.isfinite() & (t >= tiny)).all()) for t in tables):
             raise CheckpointError("attention scales must be positive, normal and finite")
 
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self._rows = None
+        super()._load_from_state_dict(*arguments)
+
     def extra_repr(self) -> str:
         return f"bits={self.bits}, softmax_bits={self.softmax_bits}, timestep_groups={len(self.query_scale)}"
 
@@ -86,8 +95,12 @@ class IntegerAttnProcessor:
         return attn.to_out[1](attn.to_out[0](out)) / attn.rescale_output_factor  # type: ignore[no-any-return]
 
 
+@uncompiled
 def attend(attn: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key^T) value of [B, L, C] and twice [B, S, C], with the integer scales of `attn.products`."""
     passes = default_engine(query.device.type).passes
     query, key, value = (x.unflatten(-1, (attn.heads, -1)) for x in (query, key, value))
+    if needs_gradient(query, key, value):
+        out: Tensor = IntegerAttention.apply(query, key, value, attn.scale, attn.products.scales, passes)
+        return out
     return passes.attention(query, key, value, attn.scale, None, attn.products.scales)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from quant.errors import RecipeMismatch
 from quant.kernels.engine import Engine, Kernel, Operands, Window
@@ -35,6 +37,11 @@ class QuantizedConv2d(QuantizedLayer[Kernel]):
 
     def _dynamic(self, x: Tensor) -> Tensor:
         raise RecipeMismatch("a convolution takes a calibrated scale: its kernels know no scale per token")
+
+    def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+        """See `QuantizedLayer.input_gradient`."""
+        weight, window = self.quantized_weight.dequantize(), self.window
+        return conv2d_input(shape, weight, gradient, window.stride, window.padding, window.dilation, window.groups)
 
     def dequantized(self) -> nn.Conv2d:
         """See `QuantizedLayer.dequantized`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -9,9 +10,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from quant.capture import uncompiled
 from quant.errors import CheckpointError
 from quant.kernels.engine import Engine, Kernel, Operands
 from quant.kernels.selection import default_engine
+from quant.modules.moved import Moved
+from quant.modules.straight_through import StraightThrough, needs_gradient
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from quant.quantizers.weight import QuantizedWeight
 from quant.tensor.packing import pack_int4, unpack_int4
@@ -19,8 +23,16 @@ from quant.timesteps import TimestepGroups
 
 KernelT = TypeVar("KernelT", bound=Kernel)
 
+_BUILDING = threading.RLock()
+"""Of two threads that call one layer for the first time, one makes its kernel."""
 
-class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether calling a module does more than the forward of its class, so that nobody may pass it by."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
+class QuantizedLayer(Moved, ABC, Generic[KernelT]):
     """A layer whose weight is integer codes and whose input is quantized to uint8 with calibrated scales.
 
     Buffers, which are also the checkpoint's tensors: `weight` (int8 [N, ...], or for 4 bits and fewer uint8
@@ -81,13 +93,17 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
 
     @property
     def activation(self) -> ActivationParameters:
-        """How the input is quantized at the current timestep."""
-        return self.inputs.at(self.timesteps.current)
+        """How the input is quantized at the current timestep. Raises AttributeError for a dynamic layer."""
+        rows = self.inputs.rows
+        if not rows:
+            raise AttributeError("a layer with a scale per token has no calibrated one")
+        return rows[0] if len(rows) == 1 else rows[self.timesteps.current]
 
     @property
     def takes_codes(self) -> bool:
         """Whether at the current timestep the layer multiplies codes of a calibrated scale."""
-        return not self.is_dynamic and not self.activation.is_float
+        rows = self.inputs.rows
+        return bool(rows) and not rows[self.timesteps.current if len(rows) > 1 else 0].is_float
 
     @property
     def quantized_weight(self) -> QuantizedWeight:
@@ -109,12 +125,12 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
     @property
     def kernel(self) -> KernelT:
         """The prepared layer. Made at the first call, when the buffer `weight` is given up."""
-        if self._kernel is None:
-            weight = self.quantized_weight
-            operands = Operands(weight.codes, weight.scale, self.bias, self.inputs)
-            self._kernel = self._build(self.chosen_engine, operands)
-            del self._buffers["weight"]
-        return self._kernel
+        kernel = self._kernel
+        if kernel is None:
+            with _BUILDING:
+                kernel = self._kernel = self._kernel or self._built()
+                self._buffers.pop("weight", None)
+        return kernel
 
     @property
     def chosen_engine(self) -> Engine:
@@ -123,7 +139,8 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
 
     def multiply(self, codes: Tensor, dtype: torch.dtype, residual: Tensor | None = None) -> Tensor:
         """The layer on codes of the current timestep's parameters; see `Kernel`."""
-        return self.kernel(codes, self.timesteps.current, dtype, residual)
+        group = 0 if len(self.inputs.rows) == 1 else self.timesteps.current
+        return self.kernel(codes, group, dtype, residual)
 
     @abstractmethod
     def quantize(self, x: Tensor) -> Tensor:
@@ -133,14 +150,32 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
     def dequantized(self) -> nn.Module:
         """The floating-point layer that this one approximates, with the weight that the codes stand for."""
 
+    def _built(self) -> KernelT:
+        weight = self.quantized_weight
+        operands = Operands(weight.codes, weight.scale, self.bias, self.inputs)
+        return self._build(self.chosen_engine, operands)
+
     @abstractmethod
     def _build(self, engine: Engine, operands: Operands) -> KernelT: ...
 
     @abstractmethod
     def _dynamic(self, x: Tensor) -> Tensor: ...
 
+    @abstractmethod
+    def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+        """The gradient, float32 of `shape`, of an input of that shape that was not clipped, from the output's."""
+
+    @uncompiled
     def forward(self, x: Tensor) -> Tensor:
-        """As the floating-point layer: floats in, floats of the same dtype out."""
+        """As the floating-point layer: floats in, floats of the same dtype out. The gradient is that of
+        `StraightThrough`; codes, scales and bias have none."""
+        if needs_gradient(x):
+            out: Tensor = StraightThrough.apply(x, self)
+            return out
+        return self.compute(x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """`forward` without a gradient."""
         if self.is_dynamic:
             return self._dynamic(x)
         if self.activation.is_float:
@@ -152,6 +187,17 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
     def kernel_bytes(self) -> int:
         """Memory that the weight takes in the kernel; 0 while it is in its buffer."""
         return 0 if self._kernel is None else self._kernel.resident_bytes()
+
+    @property
+    def num_weights(self) -> int:
+        """How many numbers the floating-point layer has: weights and biases."""
+        return torch.Size(self.shape).numel() + (0 if self.bias is None else len(self.bias))
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the codes in their buffer and in a checkpoint, wherever they are now."""
+        columns = torch.Size(self.shape[1:]).numel()
+        return self.shape[0] * (columns if self.weight_bits > 4 else (columns + 1) // 2)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, weight_bits={self.weight_bits}, timestep_groups={len(self.input_scale)}"
@@ -176,6 +222,16 @@ class QuantizedLayer(nn.Module, ABC, Generic[KernelT]):
         self._table = None
         super()._apply(fn, recurse)
         return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *options: Any) -> None:
+        """Takes the tensors, also after the first call, and makes a kernel of them at the next one."""
+        self._release()
+        self._table = None
+        super()._load_from_state_dict(state_dict, prefix, *options)
+        try:
+            self.check()
+        except CheckpointError as error:
+            options[-1].append(f"{prefix.rstrip('.')}: {error}")
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

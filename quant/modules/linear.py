@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from quant.kernels.engine import Engine, LinearKernel, Operands
@@ -31,6 +32,10 @@ class QuantizedLinear(QuantizedLayer[LinearKernel]):
     def _dynamic(self, x: Tensor) -> Tensor:
         codes, scale = self.chosen_engine.passes.quantize_per_token(x)
         return self.kernel.per_token(codes, scale, x.dtype)
+
+    def input_gradient(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+        """See `QuantizedLayer.input_gradient`."""
+        return (gradient @ self.quantized_weight.dequantize()).view(shape)
 
     def dequantized(self) -> nn.Linear:
         """See `QuantizedLayer.dequantized`."""

@@ -7,7 +7,7 @@ and undoing them costs one multiplication per element. What the residual adds in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from quant.errors import CheckpointError
+from quant.modules.moved import Moved
 from quant.timesteps import TimestepGroups
 
 
-class OutputCorrection(nn.Module):
+class OutputCorrection(Moved):
     """eps' = (eps - bias_t) / (1 + slope_t), t being the step whose timestep is nearest.
 
     Buffers, which are also the checkpoint's tensors: `slope` float32 [T], `bias` float32 [T, C]. As made, it corrects
@@ -85,14 +86,6 @@ class OutputCorrection(nn.Module):
         if isinstance(output, tuple):
             return (self(output[0], timestep), *output[1:])
         return dataclasses.replace(output, sample=self(output.sample, timestep))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OutputCorrection:
-        """Moves, but stays float32, as the scales of quantized layers do."""
-        slope, bias = self.slope, self.bias
-        super()._apply(fn, recurse)
-        if self.slope.dtype != slope.dtype:
-            self.slope, self.bias = slope.to(self.slope.device), bias.to(self.bias.device)
-        return self
 
 
 def fit_correction(reference: Tensor, quantized: Tensor) -> tuple[float, Tensor]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from quant.capture import uncompiled
 from quant.errors import RecipeMismatch
 from quant.modules.conv import QuantizedConv2d
+from quant.modules.layer import is_hooked
+from quant.modules.straight_through import needs_gradient
 
 
 class SplitConv2d(nn.Module):
@@ -31,14 +36,16 @@ class SplitConv2d(nn.Module):
         first = _part(layer, layer.weight[:, :channels], layer.bias)
         return cls(first, _part(layer, layer.weight[:, channels:], None), channels)
 
+    @uncompiled
     def forward(self, x: Tensor) -> Tensor:
         """As the whole convolution: [B, C, H, W] to [B, N, H', W']."""
         out: Tensor = self.hidden(x[:, : self.channels])
-        second, skip = x[:, self.channels :], self.skip
-        if not isinstance(skip, QuantizedConv2d) or not skip.takes_codes:
-            summed: Tensor = out + skip(second)
-            return summed
-        return skip.multiply(skip.quantize(second), x.dtype, residual=out)
+        second = x[:, self.channels :]
+        skip: Any = self.skip
+        hooked = not isinstance(skip, QuantizedConv2d) or is_hooked(skip)
+        if hooked or not skip.takes_codes or needs_gradient(x, out):
+            return out + skip(second)  # type: ignore[no-any-return]
+        return skip.multiply(skip.quantize(second), x.dtype, residual=out)  # type: ignore[no-any-return]
 
     def joined(self) -> nn.Conv2d:
         """The whole convolution. Raises TypeError while a half is quantized."""

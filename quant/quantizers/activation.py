@@ -37,6 +37,11 @@ class ActivationParameters:
         return int(2**self.bits - 1)
 
     @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest value that a code stands for."""
+        return -self.zero_point * self.scale, (self.top - self.zero_point) * self.scale
+
+    @property
     def is_float(self) -> bool:
         """Whether nothing is quantized."""
         return self.bits == FLOAT_BITS
@@ -64,8 +69,7 @@ class ActivationParameters:
         """The values that the codes of `x` stand for; the gradient passes where `x` is inside the range."""
         if self.is_float:
             return x
-        low, high = -self.zero_point * self.scale, (self.top - self.zero_point) * self.scale
-        clipped = x.clamp(low, high)
+        clipped = x.clamp(*self.range)
         return clipped + (self.dequantize(self.quantize(x.detach())) - clipped).detach()
 
 

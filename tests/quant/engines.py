@@ -8,13 +8,14 @@ import torch
 from quant.kernels.onednn import OneDNNEngine
 from quant.kernels.passes import TorchPasses
 from quant.kernels.reference import ReferenceEngine
+from quant.processor import allows
 
 ONEDNN, REFERENCE = OneDNNEngine(TorchPasses()), ReferenceEngine()
 
 _EXACT_WITH = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 needs_onednn = pytest.mark.skipif(
-    not any(torch.cpu.get_capabilities().get(feature) for feature in _EXACT_WITH),
+    not any(torch.cpu.get_capabilities().get(feature) for feature in _EXACT_WITH) or not allows("avx512_vnni"),
     reason="without VNNI or AMX oneDNN sums pairs of products in 16 bits, saturated: it is not used there",
 )
 ENGINES = [pytest.param(ONEDNN, id="onednn", marks=needs_onednn), pytest.param(REFERENCE, id="reference")]

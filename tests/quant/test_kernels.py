@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import correlate
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from quant.errors import KernelError
 from quant.kernels import native
@@ -246,3 +248,34 @@ def test_the_default_engine_passes_its_self_test_and_says_why_it_was_chosen() ->
 
 def test_an_unknown_device_gets_the_exact_emulation() -> None:
     assert select("meta").engine.name == "reference"
+
+
+class _Sources(TorchDispatchMode):
+    """Remembers the dtype of what every quantized linear layer multiplies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "qlinear_pointwise" in str(function):
+            self.dtypes.append(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("tokens", [(1,), (3, 9), (2, 0), (512,)])
+def test_a_scale_per_token_needs_no_signed_kernel_without_amx(
+    tokens: tuple[int, ...], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    operands = _operands(rng, (24, 40), [0], bias, top=60)  # sums of pairs stay below 16 bits on every processor
+    codes = torch.from_numpy(rng.integers(-127, 128, (*tokens, 40)).astype(np.int8))
+    scale = torch.from_numpy((rng.random(tokens) + 0.01).astype(np.float32))
+    wanted = REFERENCE.linear(operands).per_token(codes, scale, torch.float32)
+    monkeypatch.setattr(native, "has_tiles", lambda: False)
+    for source in (codes, codes.expand(2, *codes.shape)[1], torch.cat([codes, codes], dim=-1)[..., :40]):
+        with _Sources() as sources:
+            out = ONEDNN.linear(operands).per_token(source, scale, torch.float32)
+        assert set(sources.dtypes) <= {torch.uint8} and (sources.dtypes or not codes.numel())
+        torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-4)

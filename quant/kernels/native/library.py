@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from quant import processor
+
 SOURCE = Path(__file__).parent / "source"
 BUILD = Path(__file__).parent / "build"
 
@@ -23,6 +25,8 @@ def library_path() -> Path:
 @cache
 def status() -> str:
     """`ready`, or why the native kernels are not used. The first call loads the library."""
+    if not processor.allows("avx512_bf16"):
+        return f"{processor.VARIABLE} is {processor.CAP}"
     features = torch.backends.cpu.get_cpu_capability()
     if not torch.cpu._is_avx512_supported() or not torch.cpu._is_avx512_bf16_supported():
         return f"this processor lacks AVX-512 with BF16 ({features})"
@@ -42,5 +46,5 @@ def available() -> bool:
 
 @cache
 def has_tiles() -> bool:
-    """Whether the processor has AMX tiles and the system lets us use them."""
-    return bool(torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx())
+    """Whether the processor has AMX tiles, the system lets us use them, and no cap forbids it."""
+    return bool(processor.allows("amx") and torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx())

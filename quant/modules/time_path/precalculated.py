@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from quant.errors import CheckpointError
+from quant.modules.moved import Moved
 from quant.modules.time_path.embedding import activated, blocks, embed, looked_up, refuse_conditioning
 from quant.modules.time_path.schedule import Schedule
 
 
-class PrecalculatedProjection(nn.Module):
+class PrecalculatedProjection(Moved):
     """The outputs of a block's `time_emb_proj`, one row per timestep of a schedule: buffer `table`, float32 [T, C]."""
 
     table: Tensor
@@ -37,14 +38,6 @@ class PrecalculatedProjection(nn.Module):
 
     def extra_repr(self) -> str:
         return f"timesteps={self.table.shape[0]}, channels={self.table.shape[1]}"
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PrecalculatedProjection:
-        """Moves, but stays float32: a cast table could not be told from a damaged one when it is saved."""
-        table = self.table
-        super()._apply(fn, recurse)
-        if self.table.dtype != table.dtype:
-            self.table = table.to(self.table.device)
-        return self
 
 
 class PrecalculatedEmbedding(nn.Module):

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from quant.capture import refuse_capture
 from quant.errors import TimestepError
+from quant.timesteps import PerThread
 
 _NAMED = 50
 
@@ -30,12 +32,21 @@ class Schedule:
         for timestep in timesteps:
             rows.setdefault(_key(timestep), float(timestep))
         self.timesteps = tuple(rows.values())
-        self.current: int | Tensor = 0
+        self._current = PerThread[int | Tensor](0)
         self._rows = {key: row for row, key in enumerate(rows)}
 
     def __len__(self) -> int:
         """How many different timesteps there are."""
         return len(self.timesteps)
+
+    @property
+    def current(self) -> int | Tensor:
+        """The row, or rows, that the calling thread selected."""
+        return self._current.get()
+
+    @current.setter
+    def current(self, rows: int | Tensor) -> None:
+        self._current.set(rows)
 
     def select(self, timestep: Tensor | float) -> None:
         """Makes the rows of `timestep`, a number or a tensor of 0 or 1 dimensions, the current ones.
@@ -52,6 +63,7 @@ class Schedule:
         return denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        refuse_capture()
         self.select(kwargs["timestep"] if "timestep" in kwargs else args[1])
 
     def _row(self, timestep: float) -> int:
