@@ -1,0 +1,171 @@
+"""How long does one step take where the user is: in a picture by POST, in a plain process, and of the denoiser alone?
+
+`python -m benchmarks.service_step --save`
+
+A service of the embedded model is started for each dtype and asked for pictures in turns with a process that draws the
+same ones without a service. A step's time is the difference between a picture of many steps and one of few, by the
+difference of their steps, so that encoding, decoding, HTTP and files cancel out."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.table import Table
+
+from benchmarks.contest import spread
+from benchmarks.machine import machine, today
+from benchmarks.result import AsJson, Keep, save, stdout
+from benchmarks.shape import ROOT
+
+MODEL = "shapes-sd"
+PROMPT = "a small red metal cube left of a large blue matte ball, light floor"
+FEW, MANY = 5, 30
+DTYPES = ("float32", "bfloat16")
+VARIANTS = ("reference", "w8a8-minmax")
+Timed = Callable[[str, int], float]
+"""Seconds of a picture of a variant in so many steps."""
+
+
+def measure(rounds: int, dtypes: tuple[str, ...]) -> dict[str, Any]:
+    """Milliseconds of a step by dtype, variant and place, and service / process as the median over the rounds."""
+    steps: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for dtype in dtypes:
+        with tempfile.TemporaryDirectory() as folder, _service(Path(folder), dtype) as served, _plain(dtype) as plain:
+            steps[dtype] = _alternate(
+                {"service": served, "process": plain("picture"), "engine": plain("denoiser")}, rounds
+            )
+    threads = os.cpu_count() or 1
+    return {
+        "question": "service_step",
+        "model": MODEL,
+        "rounds": rounds,
+        "date": today(),
+        "machine": machine(threads),
+        "step_ms": {
+            dtype: {
+                variant: {place: spread(times) for place, times in places.items()} for variant, places in of.items()
+            }
+            for dtype, of in steps.items()
+        },
+        "service/process": {
+            dtype: {variant: _ratio(places["service"], places["process"]) for variant, places in of.items()}
+            for dtype, of in steps.items()
+        },
+    }
+
+
+def _ratio(one: list[float], other: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def _alternate(places: dict[str, Timed], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds a step, by variant and place, in shuffled turns."""
+    found: dict[str, dict[str, list[float]]] = {name: {place: [] for place in places} for name in VARIANTS}
+    shuffle = random.Random(0).shuffle
+    for count in range(rounds + 1):
+        turns = [(variant, place) for variant in VARIANTS for place in places]
+        shuffle(turns)
+        for variant, place in turns:
+            few, many = (places[place](variant, steps) for steps in (FEW, MANY))
+            if count:  # the first round lays out weights
+                found[variant][place].append(1000 * (many - few) / (MANY - FEW))
+    return found
+
+
+@contextmanager
+def _service(folder: Path, dtype: str) -> Iterator[Timed]:
+    """A service of its own, whose model has this dtype; pictures are asked for by POST, one at a time."""
+    table = tomllib.loads((ROOT / "models" / "models.toml").read_text())[MODEL]
+    table |= {"source": str(ROOT / "models" / MODEL), "dtype": dtype}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    (folder / "models.toml").write_text("\n".join([f"[{MODEL}]", *lines]))
+    env = {"FACSIMILE_MODELS": str(folder / "models.toml"), "FACSIMILE_DATA_DIR": str(folder / "data"),
+           "FACSIMILE_PORT": "0", "FACSIMILE_METRICS_PORT": "0", "FACSIMILE_UI": "false"}  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app"], cwd=ROOT, env=os.environ | env, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        with httpx.Client(base_url=_address(process), timeout=90) as http:
+            yield lambda variant, steps: _posted(http, variant, steps)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    for line in process.stdout or ():
+        if line.startswith("ready: "):
+            return line.removeprefix("ready: ").strip()
+    raise RuntimeError(f"the service ended with status {process.wait()}")
+
+
+def _posted(http: httpx.Client, variant: str, steps: int) -> float:
+    body = {"model": MODEL, "variant": variant, "prompt": PROMPT, "seed": 7, "num_inference_steps": steps}
+    start = time.perf_counter()
+    answer = http.post("/v1/generations", json=body, headers={"Prefer": "wait=60"}).json()
+    seconds = time.perf_counter() - start
+    if answer["status"] != "succeeded":
+        raise RuntimeError(str(answer["error"]))
+    return seconds
+
+
+@contextmanager
+def _plain(dtype: str) -> Iterator[Callable[[str], Timed]]:
+    """A process that draws the same pictures, or calls the denoiser alone, without a service."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.service_step_process", dtype], cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def ask(what: str, variant: str, steps: int) -> float:
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("no pipes")
+        process.stdin.write(json.dumps({"what": what, "variant": variant, "steps": steps}) + "\n")
+        process.stdin.flush()
+        return float(process.stdout.readline())
+
+    try:
+        yield lambda what: lambda variant, steps: ask(what, variant, steps)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="times that everything is drawn")] = 7,
+    dtype: Annotated[list[str], typer.Option(help="dtypes of the model")] = list(DTYPES),  # noqa: B006
+    keep: Keep = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a step of the embedded model in the service, in a plain process, and of the denoiser alone."""
+    result = measure(rounds, tuple(dtype))
+    if keep:
+        save(result, f"service_step-{MODEL}")
+    if as_json:
+        stdout.print_json(json.dumps(result))
+        return
+    table = Table("dtype", "variant", "service, ms", "process, ms", "denoiser, ms", "service / process")
+    for name, variants in result["step_ms"].items():
+        for variant, places in variants.items():
+            medians = [f"{places[place]['median']:.1f}" for place in ("service", "process", "engine")]
+            table.add_row(name, variant, *medians, f"{result['service/process'][name][variant]:.2f}")
+    stdout.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
