@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI
 from app.api_keys import authorized
 from app.body_limit import BodyLimit
 from app.errors import add_error_handlers
+from app.openapi import DESCRIPTION, TITLE, VERSION, describe
 from app.reaper import run_reaper
 from app.request_log import RequestLog
 from app.routes import (
@@ -35,7 +36,14 @@ _NOUNS = (generations, comparisons, calibrations, evaluations, models, variants,
 
 def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
     """The application. Raises ContractError for an unreadable file of keys."""
-    app = FastAPI(title="Facsimile", version="0.1.0", lifespan=_lifespan)
+    app = FastAPI(
+        title=TITLE,
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        separate_input_output_schemas=False,  # one class per model in generated clients
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.state.services = start_services(settings, redis_url)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestLog)  # the outermost: added last
@@ -44,6 +52,7 @@ def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
         app.include_router(noun.router, dependencies=[Depends(authorized)])
     app.include_router(health.router)
     app.include_router(metrics.router)
+    describe(app)
     if settings.ui:
         from app.ui import mount
 

@@ -10,7 +10,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.answers import JobAnswer, JobPage, job_answer
 from app.api_keys import Owner
-from app.errors import Problem
+from app.openapi import problems
 from app.services import Services, Shared
 from app.waiting import ended
 from contract.errors import JobMissing
@@ -21,20 +21,6 @@ from contract.transitions import cancel, find, list_jobs
 EVENT_SECONDS = 900.0
 """How long one stream of events lasts at most; clients reconnect by themselves and miss nothing."""
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": description}
-    for status, description in {
-        400: "The body is not JSON",
-        401: "No valid API key",
-        404: "There is no such thing",
-        410: "The job's data set is gone",
-        413: "The body is too large",
-        422: "The request cannot be accepted; `errors` says why",
-        429: "The queue is full",
-        503: "The broker does not answer, or no worker has started yet",
-    }.items()
-}
-
 _NUMBERS = ("attempt", "step", "steps")
 
 LastEventId = Annotated[str, Header(alias="Last-Event-ID", pattern=r"^\d{1,18}-\d{1,18}$")]
@@ -43,10 +29,10 @@ Cursor = Annotated[str, Query(pattern=r"^\d{1,15}$", description="`next_cursor` 
 
 def job_routes(kind: JobKind) -> APIRouter:
     """The routes of one kind, to which its own POST is added."""
-    router = APIRouter(prefix=f"/v1/{kind}s", tags=[f"{kind}s"], responses=PROBLEMS)
-    found = _finder(kind)
+    router = APIRouter(prefix=f"/v1/{kind}s", tags=[f"{kind}s"], responses=problems(401, 422, 503))
+    found, of_one, noun = _finder(kind), problems(404, 410), with_article(kind)
 
-    @router.get("", summary=f"List {kind}s, newest first")
+    @router.get("", name=f"list_{kind}s", summary=f"List {kind}s, newest first")
     async def index(
         services: Shared,
         owner: Owner,
@@ -60,11 +46,17 @@ def job_routes(kind: JobKind) -> APIRouter:
             next_cursor=str(page.cursor) if page.cursor else None,
         )
 
-    @router.get("/{job}", summary=f"Look at a {kind}")
+    @router.get("/{job}", name=f"get_{kind}", summary=f"Look at {noun}", responses=of_one)
     async def poll(record: Annotated[JobRecord, Depends(found)]) -> JobAnswer:
         return job_answer(record)
 
-    @router.get("/{job}/events", response_class=EventSourceResponse, summary=f"Follow a {kind}")
+    @router.get(
+        "/{job}/events",
+        name=f"follow_{kind}",
+        summary=f"Follow {noun} by server-sent events",
+        response_class=EventSourceResponse,
+        responses=of_one,
+    )
     async def events(
         services: Shared, record: Annotated[JobRecord, Depends(found)], last_event_id: LastEventId = START
     ) -> AsyncIterator[ServerSentEvent]:
@@ -72,12 +64,36 @@ def job_routes(kind: JobKind) -> APIRouter:
             async for event in stream:
                 yield event
 
-    @router.post("/{job}/cancel", summary=f"Cancel a {kind}; repeating it changes nothing")
+    @router.post(
+        "/{job}/cancel",
+        name=f"cancel_{kind}",
+        summary=f"Cancel {noun}; repeating it changes nothing",
+        responses=of_one,
+    )
     async def stop(services: Shared, record: Annotated[JobRecord, Depends(found)]) -> JobAnswer:
         await services.store.run(cancel(record.id))
         return job_answer(await services.store.run(find(record.id)))
 
     return router
+
+
+def accepting(kind: JobKind, more: dict[int | str, Any] | None = None) -> dict[str, Any]:
+    """What is said of a kind's own POST."""
+    return {
+        "name": f"create_{kind}",
+        "summary": f"Ask for {with_article(kind)}",
+        "status_code": 202,
+        "responses": {
+            200: {"model": JobAnswer, "description": "It has ended within the wait"},
+            **problems(400, 413, 429),
+            **(more or {}),
+        },
+    }
+
+
+def with_article(kind: JobKind) -> str:
+    """Such as "an evaluation"."""
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _finder(kind: JobKind) -> Callable[..., Coroutine[Any, Any, JobRecord]]:

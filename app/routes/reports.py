@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header
 from fastapi.responses import FileResponse, Response
 
 from app.errors import NotFound
+from app.openapi import stored
 from app.services import Shared
 from contract.reports import MEDIA_TYPES
 
@@ -17,8 +18,13 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """A report holds its styles, drawings and pictures itself, and runs nothing."""
 
 
-@router.get("/{name}", response_class=FileResponse)
-def show(name: str, services: Shared, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+@router.get(
+    "/{name}",
+    summary="Read a report",
+    response_class=FileResponse,
+    responses=stored(*MEDIA_TYPES.values()),
+)
+def get_report(name: str, services: Shared, if_none_match: Annotated[str | None, Header()] = None) -> Response:
     """A report, `<id>.html`, `.json` or `.md`. It never changes."""
     report, _, extension = name.partition(".")
     path = services.reports.find(report, f"report.{extension}")
