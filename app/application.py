@@ -18,6 +18,7 @@ from app.routes import (
     calibrations,
     catalogue,
     comparisons,
+    documentation,
     evaluations,
     generations,
     health,
@@ -40,6 +41,8 @@ def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
         title=TITLE,
         version=VERSION,
         description=DESCRIPTION,
+        docs_url=None,  # app.routes.documentation has it, without foreign scripts
+        redoc_url=None,
         lifespan=_lifespan,
         separate_input_output_schemas=False,  # one class per model in generated clients
         generate_unique_id_function=lambda route: route.name,
@@ -52,6 +55,7 @@ def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
         app.include_router(noun.router, dependencies=[Depends(authorized)])
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(documentation.router)
     describe(app)
     if settings.ui:
         from app.ui import mount

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from app.server import address, bind, make_server
 from app.settings import GatewaySettings
 
+CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
+"""Of browsers in tests: quiet, and at home in a container."""
+
 
 @contextmanager
 def serving(settings: GatewaySettings, redis_url: str) -> Iterator[str]:

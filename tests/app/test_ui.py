@@ -16,12 +16,11 @@ from app.settings import GatewaySettings
 from contract.images import ImageStore
 from tests.app.conftest import connect, make_settings
 from tests.app.pretend_worker import PICTURE, PretendWorker
-from tests.app.serving import serving
+from tests.app.serving import CHROMIUM_FLAGS, serving
 from tests.contract.cards import stage
 from tests.valkey import Valkey
 
 CHROMIUM = shutil.which("chromium")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
 PATIENCE = 60_000
 """Milliseconds that an expectation may take: a busy machine is slow, not wrong."""
 
@@ -48,7 +47,7 @@ def url(settings: GatewaySettings, valkey: Valkey, worker: PretendWorker) -> Ite
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
         yield browser
         browser.close()
 
