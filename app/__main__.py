@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -66,6 +67,7 @@ def _gateway(settings: GatewaySettings) -> None:
 
 
 def _guarded(start: Callable[[GatewaySettings], None]) -> None:
+    os.umask(0o077)  # what people asked for, and what was drawn for them, is for this user only
     configure_logs("gateway")
     signal.signal(signal.SIGTERM, _exit)
     try:

@@ -7,10 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from fastapi.middleware import Middleware
 
 from app.api_keys import authorized
 from app.body_limit import BodyLimit
 from app.errors import add_error_handlers
+from app.middleware.answer_headers import AnswerHeaders
+from app.middleware.cors import cors
+from app.middleware.head import HeadAsGet
+from app.middleware.hosts import Hosts
+from app.middleware.plain_errors import PlainErrors
 from app.openapi import DESCRIPTION, TITLE, VERSION, describe
 from app.reaper import run_reaper
 from app.request_log import RequestLog
@@ -48,8 +54,8 @@ def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = start_services(settings, redis_url)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(RequestLog)  # the outermost: added last
+    for layer in _layers(settings):
+        app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
     add_error_handlers(app)
     for noun in _NOUNS:
         app.include_router(noun.router, dependencies=[Depends(authorized)])
@@ -62,6 +68,14 @@ def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
 
         return mount(app)
     return app
+
+
+def _layers(settings: GatewaySettings) -> list[Middleware]:
+    """What a request passes on its way in, the innermost first."""
+    layers = [Middleware(BodyLimit), Middleware(Hosts, settings)]
+    if settings.cors_origins:
+        layers.append(cors(settings.cors_origins))
+    return [*layers, Middleware(PlainErrors), Middleware(HeadAsGet), Middleware(AnswerHeaders), Middleware(RequestLog)]
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@ long, have their own."""
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from typing import Annotated
@@ -44,6 +45,7 @@ def main(
     metrics_host: Annotated[str, typer.Option(help="The address of the exporter.")] = "0.0.0.0",
 ) -> None:
     """Serve queues until told to stop."""
+    os.umask(0o077)
     configure_logs("worker")
     runtime = _start(tuple(dict.fromkeys(queues)))
     if metrics_port is not None:

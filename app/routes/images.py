@@ -30,7 +30,6 @@ def get_image(name: str, services: Shared, if_none_match: Annotated[str | None, 
     headers = {
         "ETag": f'"{digest}"',
         "Cache-Control": "private, max-age=31536000, immutable",
-        "X-Content-Type-Options": "nosniff",
     }
     if if_none_match and headers["ETag"] in if_none_match:
         return Response(status_code=304, headers=headers)

@@ -10,6 +10,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.answers import JobAnswer, JobPage, job_answer
 from app.api_keys import Owner
+from app.content_type import sent_as_json
+from app.errors import NothingLeft
 from app.openapi import problems
 from app.services import Services, Shared
 from app.waiting import ended
@@ -31,6 +33,13 @@ def job_routes(kind: JobKind) -> APIRouter:
     """The routes of one kind, to which its own POST is added."""
     router = APIRouter(prefix=f"/v1/{kind}s", tags=[f"{kind}s"], responses=problems(401, 422, 503))
     found, of_one, noun = _finder(kind), problems(404, 410), with_article(kind)
+
+    async def unseen(
+        services: Shared, record: Annotated[JobRecord, Depends(found)], last_event_id: LastEventId = START
+    ) -> JobRecord:
+        if record.state.terminal and not await _any_after(services, record, last_event_id):
+            raise NothingLeft
+        return record
 
     @router.get("", name=f"list_{kind}s", summary=f"List {kind}s, newest first")
     async def index(
@@ -55,10 +64,10 @@ def job_routes(kind: JobKind) -> APIRouter:
         name=f"follow_{kind}",
         summary=f"Follow {noun} by server-sent events",
         response_class=EventSourceResponse,
-        responses=of_one,
+        responses={204: {"description": "The job has ended, and you have seen all its events"}, **of_one},
     )
     async def events(
-        services: Shared, record: Annotated[JobRecord, Depends(found)], last_event_id: LastEventId = START
+        services: Shared, record: Annotated[JobRecord, Depends(unseen)], last_event_id: LastEventId = START
     ) -> AsyncIterator[ServerSentEvent]:
         async with aclosing(_events(services, record, last_event_id)) as stream:
             async for event in stream:
@@ -83,9 +92,10 @@ def accepting(kind: JobKind, more: dict[int | str, Any] | None = None) -> dict[s
         "name": f"create_{kind}",
         "summary": f"Ask for {with_article(kind)}",
         "status_code": 202,
+        "dependencies": [Depends(sent_as_json)],
         "responses": {
             200: {"model": JobAnswer, "description": "It has ended within the wait"},
-            **problems(400, 413, 429),
+            **problems(400, 413, 415, 429),
             **(more or {}),
         },
     }
@@ -104,6 +114,11 @@ def _finder(kind: JobKind) -> Callable[..., Coroutine[Any, Any, JobRecord]]:
         return record
 
     return found
+
+
+async def _any_after(services: Services, record: JobRecord, after: str) -> bool:
+    async with aclosing(services.store.events(record.id, after)) as stream:
+        return await anext(stream) is not None
 
 
 async def _events(services: Services, record: JobRecord, after: str) -> AsyncGenerator[ServerSentEvent, None]:

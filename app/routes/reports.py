@@ -14,7 +14,7 @@ from contract.reports import MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/reports", tags=["reports"])
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """A report holds its styles, drawings and pictures itself, and runs nothing."""
 
 
@@ -33,7 +33,6 @@ def get_report(name: str, services: Shared, if_none_match: Annotated[str | None,
     headers = {
         "ETag": f'"{name}"',
         "Cache-Control": "private, max-age=31536000, immutable",
-        "X-Content-Type-Options": "nosniff",
     }
     if extension == "html":
         headers["Content-Security-Policy"] = POLICY

@@ -70,6 +70,7 @@ def test_without_a_broker_the_gateway_lives_and_says_so() -> None:
             for answer in (http.post("/v1/generations", json=GENERATION), http.get("/v1/generations/x")):
                 assert (answer.status_code, answer.json()["code"]) == (503, "broker-unavailable")
                 assert int(answer.headers["retry-after"]) > 0
+            assert "Umask:\t0077" in Path(f"/proc/{process.pid}/status").read_text()
             assert http.get("/readyz").json()["broker"] is False
             assert "facsimile_broker_up 0.0" in http.get("/metrics").text
     finally:
