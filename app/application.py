@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from fastapi.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from app.api_keys import authorized
-from app.body_limit import BodyLimit
 from app.errors import add_error_handlers
 from app.middleware.answer_headers import AnswerHeaders
 from app.middleware.cors import cors
+from app.middleware.crowd import Crowd
 from app.middleware.head import HeadAsGet
 from app.middleware.hosts import Hosts
 from app.middleware.plain_errors import PlainErrors
@@ -37,6 +38,9 @@ from app.routes import (
 from app.services import start_services
 from app.settings import GatewaySettings
 
+LARGE = 1024 * 1024
+"""Bytes of a body: for calibrations, which may bring a thousand prompts, and for the web page. Other jobs have less."""
+
 _NOUNS = (generations, comparisons, calibrations, evaluations, models, variants, catalogue, images, reports)
 """Whose routes ask for a key."""
 
@@ -53,6 +57,7 @@ def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
         separate_input_output_schemas=False,  # one class per model in generated clients
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.stopping = asyncio.Event()
     app.state.services = start_services(settings, redis_url)
     for layer in _layers(settings):
         app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
@@ -72,7 +77,7 @@ def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
 
 def _layers(settings: GatewaySettings) -> list[Middleware]:
     """What a request passes on its way in, the innermost first."""
-    layers = [Middleware(BodyLimit), Middleware(Hosts, settings)]
+    layers = [Middleware(RequestBodyLimitMiddleware, LARGE), Middleware(Hosts, settings), Middleware(Crowd)]
     if settings.cors_origins:
         layers.append(cors(settings.cors_origins))
     return [*layers, Middleware(PlainErrors), Middleware(HeadAsGet), Middleware(AnswerHeaders), Middleware(RequestLog)]

@@ -25,6 +25,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "not-found": HTTPStatus.NOT_FOUND,
     "job-not-found": HTTPStatus.NOT_FOUND,
     "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED,
+    "request-timeout": HTTPStatus.REQUEST_TIMEOUT,
     "variant-exists": HTTPStatus.CONFLICT,
     "job-lost": HTTPStatus.GONE,
     "body-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -35,10 +36,11 @@ STATUS: Mapping[str, HTTPStatus] = {
     "queue-full": HTTPStatus.TOO_MANY_REQUESTS,
     "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
     "variant-unusable": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "overloaded": HTTPStatus.SERVICE_UNAVAILABLE,
     "broker-unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "no-worker": HTTPStatus.SERVICE_UNAVAILABLE,
 }
-RETRY_AFTER: Mapping[str, int] = {"queue-full": 5, "broker-unavailable": 2, "no-worker": 5}
+RETRY_AFTER: Mapping[str, int] = {"queue-full": 5, "overloaded": 1, "broker-unavailable": 2, "no-worker": 5}
 """Seconds that a client is asked to wait before it repeats a request that met this."""
 
 _BY_STATUS = {
@@ -50,6 +52,7 @@ _BY_STATUS = {
     413: "body-too-large",
     415: "not-json",
 }
+_TOO_LARGE = "a body may have 64 KiB; for calibrations and the web page 1 MiB"
 _MAX_FAULTS = 20
 _log = structlog.get_logger(__name__)
 
@@ -118,6 +121,7 @@ def code_of_status(status: int) -> str:
 def problem_answer(code: str, detail: str, faults: Sequence[Fault] = ()) -> JSONResponse:
     """The answer to an error."""
     status = STATUS[code]
+    detail = _TOO_LARGE if code == "body-too-large" else detail  # the library that refuses says no number
     problem = Problem(
         type=f"urn:facsimile:problem:{code}",
         title=status.phrase,

@@ -13,13 +13,11 @@ from collections.abc import Callable
 import uvicorn
 
 from app.application import create_app
+from app.connections import Connection
 from app.settings import GatewaySettings
 from contract.errors import ContractError
 
 Tell = Callable[[str], None]
-
-_LIMIT_CONCURRENCY = 200
-"""Connections served at once: the last wall, behind the bounded queue."""
 
 _READY_SECONDS = 600.0
 
@@ -56,15 +54,25 @@ def serve(settings: GatewaySettings, redis_url: str, listener: socket.socket) ->
     make_server(settings, redis_url).run(sockets=[listener])
 
 
+class Server(uvicorn.Server):
+    """Tells the application that it stops before it waits for open answers, so that these can end themselves."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, in order."""
+        self.config.app.state.stopping.set()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
 def make_server(settings: GatewaySettings, redis_url: str) -> uvicorn.Server:
     """The server, not yet started."""
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             create_app(settings, redis_url),
+            http=Connection,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
-            limit_concurrency=_LIMIT_CONCURRENCY,
             timeout_graceful_shutdown=20,
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import aclosing
 
@@ -30,14 +31,16 @@ def ended(fields: dict[str, str]) -> bool:
 
 
 async def wait_for(store: AsyncJobStore, request: Request, record: JobRecord, seconds: int) -> JobRecord:
-    """The record when the wait is over. A broker that goes down meanwhile ends it early: the job is accepted."""
+    """The record when the wait is over. A broker that goes down meanwhile, or a gateway that stops, ends it early: the
+    job is accepted."""
+    stopping: asyncio.Event = request.app.state.stopping
     until = time.monotonic() + seconds
     try:
         async with aclosing(store.events(record.id, START)) as events:
             async for event in events:
                 if event and ended(event[1]):
                     break
-                if time.monotonic() >= until or await request.is_disconnected():
+                if time.monotonic() >= until or stopping.is_set() or await request.is_disconnected():
                     break
         return await store.run(find(record.id))
     except StoreUnavailable:

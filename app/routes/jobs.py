@@ -1,11 +1,12 @@
 """What every kind of job answers alike: poll, list, events, cancel."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.answers import JobAnswer, JobPage, job_answer
@@ -23,6 +24,12 @@ from contract.transitions import cancel, find, list_jobs
 EVENT_SECONDS = 900.0
 """How long one stream of events lasts at most; clients reconnect by themselves and miss nothing."""
 
+SMALL = 64 * 1024
+"""Bytes of a body that brings no prompts by the thousand."""
+
+RETRY_MILLISECONDS = 2_000
+"""After which browsers come back to a stream that was cut because its gateway stops."""
+
 _NUMBERS = ("attempt", "step", "steps")
 
 LastEventId = Annotated[str, Header(alias="Last-Event-ID", pattern=r"^\d{1,18}-\d{1,18}$")]
@@ -31,7 +38,12 @@ Cursor = Annotated[str, Query(pattern=r"^\d{1,15}$", description="`next_cursor` 
 
 def job_routes(kind: JobKind) -> APIRouter:
     """The routes of one kind, to which its own POST is added."""
-    router = APIRouter(prefix=f"/v1/{kind}s", tags=[f"{kind}s"], responses=problems(401, 422, 503))
+    router = APIRouter(
+        prefix=f"/v1/{kind}s",
+        tags=[f"{kind}s"],
+        responses=problems(401, 422, 503),
+        max_body_size=None if kind == JobKind.CALIBRATION else SMALL,
+    )
     found, of_one, noun = _finder(kind), problems(404, 410), with_article(kind)
 
     async def unseen(
@@ -67,9 +79,13 @@ def job_routes(kind: JobKind) -> APIRouter:
         responses={204: {"description": "The job has ended, and you have seen all its events"}, **of_one},
     )
     async def events(
-        services: Shared, record: Annotated[JobRecord, Depends(unseen)], last_event_id: LastEventId = START
+        request: Request,
+        services: Shared,
+        record: Annotated[JobRecord, Depends(unseen)],
+        last_event_id: LastEventId = START,
     ) -> AsyncIterator[ServerSentEvent]:
-        async with aclosing(_events(services, record, last_event_id)) as stream:
+        stopping: asyncio.Event = request.app.state.stopping
+        async with aclosing(_events(services, record, last_event_id, stopping)) as stream:
             async for event in stream:
                 yield event
 
@@ -121,7 +137,9 @@ async def _any_after(services: Services, record: JobRecord, after: str) -> bool:
         return await anext(stream) is not None
 
 
-async def _events(services: Services, record: JobRecord, after: str) -> AsyncGenerator[ServerSentEvent, None]:
+async def _events(
+    services: Services, record: JobRecord, after: str, stopping: asyncio.Event
+) -> AsyncGenerator[ServerSentEvent, None]:
     until = time.monotonic() + EVENT_SECONDS
     if await services.store.dropped(record.id, after):
         yield ServerSentEvent(event="events-dropped", data={})
@@ -134,6 +152,9 @@ async def _events(services: Services, record: JobRecord, after: str) -> AsyncGen
                 if ended(fields):
                     return
             elif time.monotonic() > until or await _over(services, record):
+                return
+            if stopping.is_set():
+                yield ServerSentEvent(retry=RETRY_MILLISECONDS, comment="the gateway stops; come back for the rest")
                 return
 
 

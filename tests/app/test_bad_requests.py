@@ -276,7 +276,14 @@ def test_large_bodies_are_refused(client: TestClient, route: str, size: int, chu
     body = b'{"prompt": "' + b"a" * size * 1024 + b'"}'
     pieces = (body[i : i + 10_000] for i in range(0, len(body), 10_000))
     answer = client.post(f"/v1/{route}", content=pieces if chunked else body)
-    assert f"{size} KiB" in _assert_problem(answer, 413, "body-too-large")["detail"]
+    assert "64 KiB" in _assert_problem(answer, 413, "body-too-large")["detail"]
+
+
+def test_a_body_within_its_limit_is_read(client: TestClient) -> None:
+    prompts = [f"{index} {'a' * 1000}" for index in range(500)]
+    assert client.post("/v1/calibrations", json={**CALIBRATION, "prompts": prompts, "model": "none"}).status_code == 422
+    near = {**GENERATION, "negative_prompt": "a" * 60_000}
+    assert client.post("/v1/generations", json=near).status_code == 422
 
 
 @pytest.mark.parametrize(
