@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +12,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from tests.app.conftest import connect, make_settings
 from tests.app.serving import CHROMIUM_FLAGS, serving
+from tests.tools import tool
 from tests.valkey import Valkey
-
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +23,12 @@ def url(tmp_path_factory: pytest.TempPathFactory, valkey: Valkey) -> Iterator[st
         yield url
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_page_renders_and_asks_nobody_else(url: str) -> None:
+    chromium = tool("chromium", "chromium")
     with sync_playwright() as playwright:
         # no name resolves: whatever is not on this machine fails
         flags = [*CHROMIUM_FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         page = browser.new_page()
         asked: list[str] = []
         faults: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,13 +17,11 @@ from tests.app.conftest import connect, make_settings
 from tests.app.pretend_worker import PICTURE, PretendWorker
 from tests.app.serving import CHROMIUM_FLAGS, serving
 from tests.contract.cards import stage
+from tests.tools import tool
 from tests.valkey import Valkey
 
-CHROMIUM = shutil.which("chromium")
 PATIENCE = 60_000
 """Milliseconds that an expectation may take: a busy machine is slow, not wrong."""
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +44,7 @@ def url(settings: GatewaySettings, valkey: Valkey, worker: PretendWorker) -> Ite
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_FLAGS))
+        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=list(CHROMIUM_FLAGS))
         yield browser
         browser.close()
 
