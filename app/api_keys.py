@@ -55,7 +55,7 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def authorized(
+async def authorized(  # FastAPI would call a plain function in a thread
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
 ) -> str:
     """Who sends a request: what every route of /v1 depends on. Raises Unauthorized."""

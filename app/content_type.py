@@ -9,7 +9,7 @@ from fastapi import Request
 from app.errors import NotJson
 
 
-def sent_as_json(request: Request) -> None:
+async def sent_as_json(request: Request) -> None:
     """What every route with a body depends on. Raises NotJson."""
     header = request.headers.get("content-type")
     announced = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import threading
@@ -51,7 +52,9 @@ def address(listener: socket.socket) -> str:
 
 def serve(settings: GatewaySettings, redis_url: str, listener: socket.socket) -> None:
     """Answer requests until told to stop."""
-    make_server(settings, redis_url).run(sockets=[listener])
+    server = make_server(settings, redis_url)
+    gc.freeze()  # what is loaded by now lives as long as the process: looking through it again costs every tenth answer
+    server.run(sockets=[listener])
 
 
 class Server(uvicorn.Server):

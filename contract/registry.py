@@ -8,6 +8,7 @@ import logging
 import re
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,6 +18,9 @@ from contract.errors import RegistryError, VariantExists
 from contract.folders import seconds_since_write, sync_folder, sync_tree
 
 CARD = "card.json"
+MAX_CARD_BYTES = 4 * 2**20
+"""Some hundred times the largest card; more would stop the gateway while it is read."""
+
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _log = logging.getLogger(__name__)
 
@@ -103,10 +107,19 @@ class Registry:
         return len(stale)
 
 
+@lru_cache(maxsize=1024)
+def _parsed(path: Path, state: tuple[int, int, int]) -> Card:
+    """The card in a file, read again when the file's state is another one: every request looks at all cards."""
+    return Card.model_validate_json(path.read_bytes())
+
+
 def _read_card(folder: Path, model: str | None = None, variant: str | None = None) -> Card:
     path = folder / CARD
     try:
-        card = Card.model_validate_json(path.read_bytes())
+        state = path.stat()
+        if state.st_size > MAX_CARD_BYTES:
+            raise RegistryError(f"the card of {folder.parent.name}/{folder.name} is larger than any card can be")
+        card = _parsed(path, (state.st_mtime_ns, state.st_ino, state.st_size))
     except (OSError, ValidationError) as error:
         raise RegistryError(f"the card of {folder.parent.name}/{folder.name} cannot be read") from error
     if (model, variant) not in ((None, None), (card.model, card.variant)):
