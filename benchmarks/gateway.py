@@ -45,8 +45,8 @@ _START_SECONDS, _LONGEST_SECONDS = 60.0, 60.0
 
 
 def measure() -> dict[str, Any]:
-    """Every row of the table: latencies in ms, answers per second, and how often each status was answered. Of three rounds
-    the one with the lowest median counts: what else the machine does can only add."""
+    """Every row of the table: latencies in ms, answers per second, and how often each status was answered. Of the
+    rounds the one with the lowest median counts: what else the machine does can only add."""
     with tempfile.TemporaryDirectory(prefix="facsimile-") as folder, EmbeddedBroker(Path(folder)) as broker:
         _announce_worker(broker.url)
         with _gateway(broker.url, Path(folder)) as url:

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import problem_answer
+from app.middleware.crowd import ALWAYS
 from app.settings import GatewaySettings
 
 _HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
@@ -27,7 +28,7 @@ class Hosts:
         self._names = {name.lower() for name in (*settings.allowed_hosts, settings.host)}
         self._origins = {origin.lower() for origin in settings.cors_origins}
         self._keyless = settings.api_keys_file is None
-        self._asks = self._keyless or bool(settings.allowed_hosts)
+        self._asks = bool(settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -42,7 +43,8 @@ class Hosts:
     def _refusal(self, scope: Scope) -> tuple[str, str]:
         headers = Headers(scope=scope)
         host = headers.get("host", "").lower()
-        if self._asks and not self._known(host):
+        asks = self._keyless or (self._asks and scope["path"] not in ALWAYS)  # which Prometheus asks by another name
+        if asks and not self._known(host):
             return "unknown-host", (
                 "this service does not answer to that name; ask for localhost or 127.0.0.1, "
                 "or add the name to FACSIMILE_ALLOWED_HOSTS"

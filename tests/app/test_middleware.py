@@ -175,6 +175,7 @@ def test_with_keys_names_are_asked_for_only_if_there_are_any(
     for allowed, status in (((), 202), (("pictures.example",), 202), (("other.example",), 421)):
         with _client(settings, valkey, api_keys_file=keys, allowed_hosts=allowed) as client:
             assert client.post("/v1/generations", json=GENERATION, headers=sent).status_code == status
+            assert client.get("/metrics", headers={"Host": "gateway:8000"}).status_code == 200
 
 
 def test_pages_of_named_origins_may_use_the_api(settings: GatewaySettings, valkey: Valkey, store: JobStore) -> None:
