@@ -110,6 +110,7 @@ def _gateway(settings: GatewaySettings, output: CapturedOutput) -> None:
 
 
 def _guarded(start: Callable[[GatewaySettings, CapturedOutput], None]) -> None:
+    os.umask(0o077)  # what people asked for, and what was drawn for them, is for this user only
     output = CapturedOutput(stdout=False)
     configure_logs("gateway", output.stream)
     signal.signal(signal.SIGTERM, _exit)

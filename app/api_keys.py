@@ -177,7 +177,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return stat.st_mtime_ns, stat.st_size
 
 
-def holder(
+async def holder(  # FastAPI would call a plain function in a thread
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
 ) -> ApiKey:
     """Who sends a request. Raises Unauthorized."""
@@ -188,7 +188,7 @@ def holder(
 Holder = Annotated[ApiKey, Depends(holder)]
 
 
-def authorized(key: Holder) -> str:
+async def authorized(key: Holder) -> str:
     """Whose a request is: what every route of /v1 depends on. Raises Unauthorized."""
     return key.owner
 

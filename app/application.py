@@ -7,16 +7,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from fastapi.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from app.api_keys import authorized
-from app.body_limit import BodyLimit
 from app.errors import add_error_handlers
+from app.middleware.answer_headers import AnswerHeaders
+from app.middleware.cors import cors
+from app.middleware.crowd import Crowd
+from app.middleware.head import HeadAsGet
+from app.middleware.hosts import Hosts
+from app.middleware.plain_errors import PlainErrors
+from app.openapi import DESCRIPTION, TITLE, describe
 from app.reaper import run_reaper
 from app.request_log import RequestLog
 from app.routes import (
     calibrations,
     catalogue,
     comparisons,
+    documentation,
     evaluations,
     generations,
     health,
@@ -30,26 +39,49 @@ from app.services import start_services
 from app.settings import GatewaySettings
 from contract.release import RELEASE
 
+LARGE = 1024 * 1024
+"""Bytes of a body: for calibrations, which may bring a thousand prompts, and for the web page. Other jobs have less."""
+
 _NOUNS = (generations, comparisons, calibrations, evaluations, models, variants, catalogue, images, reports)
 """Whose routes ask for a key."""
 
 
 def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
     """The application. Raises ContractError for an unreadable file of keys."""
-    app = FastAPI(title="Facsimile", version=RELEASE, lifespan=_lifespan)
+    app = FastAPI(
+        title=TITLE,
+        version=RELEASE,
+        description=DESCRIPTION,
+        docs_url=None,  # app.routes.documentation has it, without foreign scripts
+        redoc_url=None,
+        lifespan=_lifespan,
+        separate_input_output_schemas=False,  # one class per model in generated clients
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.stopping = asyncio.Event()
     app.state.services = start_services(settings, redis_url)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(RequestLog)  # the outermost: added last
+    for layer in _layers(settings):
+        app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
     add_error_handlers(app)
     for noun in _NOUNS:
         app.include_router(noun.router, dependencies=[Depends(authorized)])
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(documentation.router)
+    describe(app)
     if settings.ui:
         from app.ui import mount
 
         return mount(app)
     return app
+
+
+def _layers(settings: GatewaySettings) -> list[Middleware]:
+    """What a request passes on its way in, the innermost first."""
+    layers = [Middleware(RequestBodyLimitMiddleware, LARGE), Middleware(Hosts, settings), Middleware(Crowd)]
+    if settings.cors_origins:
+        layers.append(cors(settings.cors_origins))
+    return [*layers, Middleware(PlainErrors), Middleware(HeadAsGet), Middleware(AnswerHeaders), Middleware(RequestLog)]
 
 
 @asynccontextmanager

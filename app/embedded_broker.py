@@ -43,6 +43,7 @@ class EmbeddedBroker:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)  # an earlier release left its file, which holds prompts, readable by all
         self._lock()
         if len(os.fsencode(self._socket)) > _MAX_SOCKET_PATH:
             self._temporary = tempfile.TemporaryDirectory(prefix="facsimile-")

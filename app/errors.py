@@ -9,36 +9,58 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
 
 from contract.errors import ContractError
 
 STATUS: Mapping[str, HTTPStatus] = {
     "malformed-json": HTTPStatus.BAD_REQUEST,
+    "bad-request": HTTPStatus.BAD_REQUEST,
     "unauthorized": HTTPStatus.UNAUTHORIZED,
     "forbidden": HTTPStatus.FORBIDDEN,
+    "foreign-origin": HTTPStatus.FORBIDDEN,
     "not-found": HTTPStatus.NOT_FOUND,
     "job-not-found": HTTPStatus.NOT_FOUND,
     "method-not-allowed": HTTPStatus.METHOD_NOT_ALLOWED,
+    "request-timeout": HTTPStatus.REQUEST_TIMEOUT,
     "variant-exists": HTTPStatus.CONFLICT,
     "unknown-version": HTTPStatus.CONFLICT,
     "job-lost": HTTPStatus.GONE,
     "body-too-large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "not-json": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "unknown-host": HTTPStatus.MISDIRECTED_REQUEST,
     "invalid-request": HTTPStatus.UNPROCESSABLE_ENTITY,
     "idempotency-key-reused": HTTPStatus.UNPROCESSABLE_ENTITY,
     "queue-full": HTTPStatus.TOO_MANY_REQUESTS,
     "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
     "variant-unusable": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "overloaded": HTTPStatus.SERVICE_UNAVAILABLE,
     "broker-unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "broker-full": HTTPStatus.SERVICE_UNAVAILABLE,
     "no-worker": HTTPStatus.SERVICE_UNAVAILABLE,
 }
-RETRY_AFTER: Mapping[str, int] = {"queue-full": 5, "broker-unavailable": 2, "broker-full": 60, "no-worker": 5}
+RETRY_AFTER: Mapping[str, int] = {
+    "queue-full": 5,
+    "overloaded": 1,
+    "broker-unavailable": 2,
+    "broker-full": 60,
+    "no-worker": 5,
+}
 """Seconds that a client is asked to wait before it repeats a request that met this; an error may know better."""
 
-_BY_STATUS = {400: "malformed-json", 404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
+_BY_STATUS = {
+    400: "bad-request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "body-too-large",
+    415: "not-json",
+}
+_TOO_LARGE = "a body may have 64 KiB; for calibrations and the web page 1 MiB"
 _MAX_FAULTS = 20
 _log = structlog.get_logger(__name__)
 
@@ -89,10 +111,25 @@ class Forbidden(ContractError):
     code = "forbidden"
 
 
+class NotJson(ContractError):
+    """A body is there, and not sent as JSON."""
+
+    code = "not-json"
+
+
 class NoWorker(ContractError):
     """No worker that could do it is running."""
 
     code = "no-worker"
+
+
+class NothingLeft(Exception):
+    """A stream of events was asked for after its end: 204, the one answer after which browsers do not come back."""
+
+
+def code_of_status(status: int) -> str:
+    """The code of an error of which only the status is known."""
+    return _BY_STATUS.get(status, "bad-request" if status < 500 else "internal")
 
 
 def problem_answer(
@@ -100,6 +137,7 @@ def problem_answer(
 ) -> JSONResponse:
     """The answer to an error."""
     status = STATUS[code]
+    detail = _TOO_LARGE if code == "body-too-large" else detail  # the library that refuses says no number
     problem = Problem(
         type=f"urn:facsimile:problem:{code}",
         title=status.phrase,
@@ -121,7 +159,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ContractError, _contract_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(NothingLeft, _nothing_left)
 
 
 async def _contract_error(request: Request, error: Exception) -> JSONResponse:
@@ -129,6 +167,10 @@ async def _contract_error(request: Request, error: Exception) -> JSONResponse:
     faults = error.faults if isinstance(error, InvalidRequest) else ()
     retry_after = getattr(error, "retry_after", None)
     return problem_answer(code if code in STATUS else "internal", str(error), faults, retry_after)
+
+
+async def _nothing_left(request: Request, error: Exception) -> Response:
+    return Response(status_code=204)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -141,13 +183,29 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    code = _BY_STATUS.get(status, "invalid-request" if status < 500 else "internal")
-    detail = str(error.detail) if isinstance(error, HTTPException) else STATUS[code].phrase
-    return problem_answer(code, detail)
+    if not isinstance(error, HTTPException):
+        return problem_answer("internal", STATUS["internal"].phrase)
+    if error.status_code == 400 and "json" in request.headers.get("content-type", ""):
+        return problem_answer("malformed-json", "the body is not JSON")  # nor text: it cannot even be decoded
+    answer = problem_answer(code_of_status(error.status_code), str(error.detail))
+    if error.status_code == 405:
+        answer.headers["Allow"] = ", ".join(_methods_at(request))
+    return answer
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+def _methods_at(request: Request) -> list[str]:
+    """The methods that a path has, of all routes together: each route knows its own only."""
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    found = [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] == Match.FULL for route in routes)
+    ]
+    return ["HEAD", *found] if "GET" in found else found
+
+
+def unexpected(error: Exception) -> JSONResponse:
+    """The answer to a defect, which is logged."""
     _log.exception("request failed", exc_info=error)
     return problem_answer("internal", "the gateway failed; its log has the details")
 

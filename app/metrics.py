@@ -16,11 +16,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from contract.announcements import Census, Heard
+from contract.broker import CALIBRATE, EVALUATE, generate_queue
+from contract.jobs import JobKind, JobState
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 GATEWAY = CollectorRegistry()
 ProcessCollector(registry=GATEWAY)
 PlatformCollector(registry=GATEWAY)
+
+_SERVED = (generate_queue("").rstrip("."), CALIBRATE, EVALUATE)
+"""The kinds of queue: each model's pictures have one, the other two are alone."""
 
 REQUESTS = Counter("facsimile_http_requests", "Requests answered", ("route", "method", "code"), registry=GATEWAY)
 REQUEST_SECONDS = Histogram(
@@ -46,9 +51,20 @@ class CensusCollector(Collector):
             return
         live = sum(item.live for item in self._heard)
         yield GaugeMetricFamily("facsimile_workers_live", "Workers heard of lately", live)
+        yield self._workers()
         yield GaugeMetricFamily("facsimile_jobs_open", "Jobs that are queued or running", self._census.open_jobs)
         yield from self._queues(self._census)
         yield from self._counts(self._census.counts)
+
+    def _workers(self) -> Metric:
+        """A kind of queue that nobody serves is zero, not absent: only then can an alert see it."""
+        workers = GaugeMetricFamily(
+            "facsimile_queue_workers", "Live workers that serve a kind of queue", labels=["serves"]
+        )
+        served = [{queue.partition(".")[0] for queue in item.announcement.queues} for item in self._heard if item.live]
+        for kind in _SERVED:
+            workers.add_metric([kind], sum(kind in kinds for kinds in served))
+        return workers
 
     def _queues(self, census: Census) -> Iterator[Metric]:
         depth = GaugeMetricFamily("facsimile_queue_depth", "Waiting jobs", labels=["queue"])
@@ -64,12 +80,11 @@ class CensusCollector(Collector):
     def _counts(self, counts: dict[str, int]) -> Iterator[Metric]:
         submitted = CounterMetricFamily("facsimile_jobs_submitted", "Jobs accepted", labels=["kind"])
         finished = CounterMetricFamily("facsimile_jobs_finished", "Jobs ended", labels=["kind", "outcome"])
-        for name, total in counts.items():
-            what, *labels = name.split(":")
-            if what == "submitted":
-                submitted.add_metric(labels, total)
-            elif what == "finished":
-                finished.add_metric(labels, total)
+        for kind in JobKind:
+            submitted.add_metric([kind], counts.get(f"submitted:{kind}", 0))
+            for state in JobState:
+                if state.terminal:
+                    finished.add_metric([kind, state], counts.get(f"finished:{kind}:{state}", 0))
         yield submitted
         yield finished
         for metric, name, text in (

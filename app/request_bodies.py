@@ -37,6 +37,10 @@ NAMED, GIVEN, NAMED_OR_GIVEN = Tag("named"), Tag("given"), Discriminator(_named_
 """Of fields that take a string or something else: what is sent says which, so that faults are of that one only."""
 
 
+def _examples(*bodies: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": list(bodies)})
+
+
 class SamplingBody(BaseModel):
     """What generations and comparisons have in common."""
 
@@ -58,6 +62,8 @@ class SamplingBody(BaseModel):
 class GenerationBody(SamplingBody):
     """`POST /v1/generations`."""
 
+    model_config = _examples({"model": "shapes-sd", "prompt": "a large red cube", "variant": "w8a8-minmax"})
+
     variant: Identifier = REFERENCE
     output_format: Literal["png", "jpeg", "webp"] = "png"
     score: bool = Field(default=False, description="also measure the variant against the reference")
@@ -66,13 +72,17 @@ class GenerationBody(SamplingBody):
 class ComparisonBody(SamplingBody):
     """`POST /v1/comparisons`."""
 
+    model_config = _examples({"model": "shapes-sd", "prompt": "a blue torus", "variant": "w4a8-minmax", "seed": 7})
+
     variant: Identifier
 
 
 class CalibrationBody(BaseModel):
     """`POST /v1/calibrations`."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = _examples(
+        {"model": "shapes-sd", "recipe": "minmax-w8a8", "prompts": "shapes-plain", "variant": "mine"}
+    )
 
     model: Identifier
     recipe: Annotated[Annotated[str, NAMED] | Annotated[Recipe, GIVEN], NAMED_OR_GIVEN] = Field(
@@ -87,7 +97,7 @@ class CalibrationBody(BaseModel):
 class EvaluationBody(BaseModel):
     """`POST /v1/evaluations`."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = _examples({"model": "shapes-sd", "variants": ["w8a8-minmax"], "prompt_sets": ["shapes-plain"]})
 
     model: Identifier
     variants: Annotated[

@@ -10,6 +10,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.errors import unexpected
 from app.metrics import REQUEST_SECONDS, REQUESTS
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -19,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 
 class RequestLog:
-    """ASGI middleware."""
+    """ASGI middleware. A defect of what it wraps is answered here, so that the answer is counted and has its id too."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -32,16 +33,24 @@ class RequestLog:
         offered = Headers(scope=scope).get("x-request-id", "")
         request_id = offered if _REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        start = time.monotonic()
+        start, begun = time.monotonic(), False
 
         async def observed(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
                 _observe(scope, message["status"], time.monotonic() - start)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request=request_id):
-            await self._app(scope, receive, observed)
+            try:
+                await self._app(scope, receive, observed)
+            except Exception as error:
+                answer = unexpected(error)
+                if begun:  # too late for another answer: the client must see that this one is cut short
+                    raise
+                await answer(scope, receive, observed)
 
 
 def _observe(scope: Scope, status: int, seconds: float) -> None:

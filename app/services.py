@@ -79,4 +79,8 @@ def services_of(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 
-Shared = Annotated[Services, Depends(services_of)]
+async def _shared(request: Request) -> Services:  # FastAPI would call a plain function in a thread
+    return services_of(request)
+
+
+Shared = Annotated[Services, Depends(_shared)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode
 
 from contract.jobs import JobKind
 from contract.settings import SharedSettings
@@ -19,6 +21,8 @@ class GatewaySettings(SharedSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
     api_keys_file: Path | None = None
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     metrics_port: int = Field(default=9101, ge=0, le=65_000)
     ui: bool = True
     open_jobs: int = Field(default=200, ge=1)
@@ -39,6 +43,25 @@ class GatewaySettings(SharedSettings):
             time_limit_seconds=self.calibration_time_limit_seconds if long else self.time_limit_seconds,
             retention_seconds=self.retention_seconds,
         )
+
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
+    @classmethod
+    def _separated_by_commas(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://[^/\s]+|\*", origin):
+                raise ValueError("must hold origins such as https://example.com, without a path, separated by commas")
+        return origins
+
+    @model_validator(mode="after")
+    def _any_origin_only_with_keys(self) -> Self:
+        if self.api_keys_file is None and "*" in self.cors_origins:
+            raise ValueError("without FACSIMILE_API_KEYS_FILE no * in FACSIMILE_CORS_ORIGINS: any page could use it")
+        return self
 
     @model_validator(mode="after")
     def _open_only_with_keys(self) -> Self:

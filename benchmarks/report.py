@@ -125,6 +125,22 @@ def _loading(result: dict[str, Any]) -> str:
     )
 
 
+def _gateway(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            row["name"],
+            f"{row['answers_per_second']:.0f}",
+            f"{row['p50_ms']:.1f}",
+            f"{row['p99_ms']:.1f}",
+            ", ".join(f"{count} x {status}" for status, count in row["statuses"].items()) or "all 200",
+        )
+        for row in result["rows"]
+    ]
+    head = ("what", "answers a second", "median, ms", "99th percentile, ms", "statuses")
+    load = f"Load average before: {result['load_before']} on {result['machine']['cores']} cores."
+    return f"### Answers\n\n{_where(result)} {load}\n\n{_table(head, rows)}"
+
+
 def _where(result: dict[str, Any]) -> str:
     machine = result["machine"]
     flags = ", ".join(f for f in machine["flags"] if f not in {"avx2", "avx512f", "amx_tile"})
@@ -164,6 +180,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "memory": _memory,
     "kernels": _kernels,
     "loading": _loading,
+    "gateway": _gateway,
 }
 PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "unet_step": plots.steps,

@@ -69,7 +69,6 @@ def _link_if_absent(content: bytes, target: Path) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
         try:
             target.hardlink_to(temporary)
         except FileExistsError:

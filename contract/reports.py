@@ -115,7 +115,6 @@ def _replace(target: Path, text: str) -> None:
             file.write(f"{text}\n")
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
         Path(temporary).replace(target)
         sync_folder(target.parent)
     finally:

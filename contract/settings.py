@@ -18,8 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "FACSIMILE_"
 NAMES = frozenset(
     {
+        "ALLOWED_HOSTS",
         "API_KEYS_FILE",
         "CALIBRATION_TIME_LIMIT_SECONDS",
+        "CORS_ORIGINS",
         "DATA_DIR",
         "DEVICE",
         "DRAIN_SECONDS",
@@ -27,6 +29,7 @@ NAMES = frozenset(
         "HOST",
         "LEASE_SECONDS",
         "MAX_ATTEMPTS",
+        "MAX_CPU_ISA",
         "METRICS_PORT",
         "MODELS",
         "OPEN_JOBS",

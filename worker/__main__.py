@@ -47,6 +47,7 @@ def main(
     metrics_host: Annotated[str, typer.Option(help="The address of the exporter.")] = "0.0.0.0",
 ) -> None:
     """Serve queues until told to stop."""
+    os.umask(0o077)
     output = CapturedOutput(stdout=True)
     configure_logs("worker", output.stream)
     compute = ComputeThread(background=Served.GENERATE not in queues)

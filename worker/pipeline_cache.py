@@ -18,7 +18,7 @@ from contract.catalogue import ModelDescription
 from contract.errors import RegistryError
 from contract.payloads import REFERENCE
 from contract.registry import Registry
-from worker.metrics import MODEL_LOAD_SECONDS, RESIDENT_BYTES
+from worker.metrics import MODEL_LOAD_SECONDS, RESIDENT_BYTES, expect_pipeline
 
 Key = tuple[str, str]
 _log = structlog.get_logger(__name__)
@@ -48,6 +48,10 @@ class PipelineCache:
         self._capacity = capacity
         self._loaded: OrderedDict[Key, LoadedModel] = OrderedDict()
         self._lock = threading.Lock()
+        for model in models:
+            expect_pipeline(model, REFERENCE, None)
+        for published in registry.variants():
+            expect_pipeline(published.card.model, published.card.variant, published.card)
 
     def get(self, model: str, variant: str) -> LoadedModel:
         """The reference or a variant, loaded now if need be. Raises RegistryError for a variant that is not published,
@@ -102,6 +106,7 @@ class PipelineCache:
     def _load(self, key: Key, card: Card | None, load: Callable[[], Any]) -> LoadedModel:
         from quant.pipelines import resident_bytes
 
+        expect_pipeline(*key, card)
         start = time.monotonic()
         pipeline = load()
         if self._device != "cpu":

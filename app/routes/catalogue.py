@@ -5,11 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from app.openapi import problems
 from app.services import Shared
 from contract.recipe import Recipe
 from contract.stages import Stages
 
-router = APIRouter(prefix="/v1/catalogue", tags=["catalogue"])
+router = APIRouter(prefix="/v1/catalogue", tags=["catalogue"], responses=problems(401, 503))
 
 
 class CatalogueAnswer(BaseModel):
@@ -24,8 +25,8 @@ class CatalogueAnswer(BaseModel):
     presets: dict[str, Recipe]
 
 
-@router.get("")
-async def show(services: Shared) -> CatalogueAnswer:
+@router.get("", summary="Look at the catalogue")
+async def get_catalogue(services: Shared) -> CatalogueAnswer:
     """What can be asked for."""
     catalogue = await services.catalogue()
     return CatalogueAnswer.model_validate({**catalogue.model_dump(mode="json"), "models": list(catalogue.models)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app import admission
 from app.answers import JobAnswer
 from app.request_bodies import ComparisonBody
-from app.routes.jobs import job_routes
+from app.routes.jobs import accepting, job_routes
 from app.services import Shared
 from app.submission import Accept
 from contract.jobs import JobKind
@@ -13,7 +13,7 @@ from contract.jobs import JobKind
 router = job_routes(JobKind.COMPARISON)
 
 
-@router.post("", status_code=202, responses={200: {"model": JobAnswer, "description": "It has ended within the wait"}})
+@router.post("", **accepting(JobKind.COMPARISON))
 async def create(body: ComparisonBody, services: Shared, submitter: Accept) -> JobAnswer:
     """Make the same pictures with the reference and with a variant, from the same noise, and measure the difference."""
     payload = admission.comparison(body, await services.catalogue(), services.registry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app import admission
 from app.answers import JobAnswer
 from app.request_bodies import GenerationBody
-from app.routes.jobs import job_routes
+from app.routes.jobs import accepting, job_routes
 from app.services import Shared
 from app.submission import Accept
 from contract.jobs import JobKind
@@ -13,7 +13,7 @@ from contract.jobs import JobKind
 router = job_routes(JobKind.GENERATION)
 
 
-@router.post("", status_code=202, responses={200: {"model": JobAnswer, "description": "It has ended within the wait"}})
+@router.post("", **accepting(JobKind.GENERATION))
 async def create(body: GenerationBody, services: Shared, submitter: Accept) -> JobAnswer:
     """Make pictures from a prompt, with the reference or with a variant."""
     payload = admission.generation(body, await services.catalogue(), services.registry)

@@ -27,14 +27,18 @@ class Readiness(BaseModel):
     reason: str | None = None
 
 
-@router.get("/healthz")
-async def healthz() -> Health:
+@router.get("/healthz", summary="Whether the process lives")
+async def get_health() -> Health:
     """Whether the process lives."""
     return Health()
 
 
-@router.get("/readyz", responses={503: {"model": Readiness}})
-async def readyz(services: Shared, response: Response) -> Readiness:
+@router.get(
+    "/readyz",
+    summary="Whether pictures can be made",
+    responses={503: {"model": Readiness, "description": "Not now; `reason` says why"}},
+)
+async def get_readiness(services: Shared, response: Response) -> Readiness:
     """Whether the broker answers and a worker that makes pictures is alive."""
     try:
         await services.store.run(probe())

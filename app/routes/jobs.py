@@ -1,16 +1,19 @@
 """What every kind of job answers alike: poll, list, events, cancel."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.answers import JobAnswer, JobPage, job_answer
 from app.api_keys import Owner
-from app.errors import Problem
+from app.content_type import sent_as_json
+from app.errors import NothingLeft
+from app.openapi import problems
 from app.services import Services, Shared
 from app.waiting import ended
 from contract.errors import JobMissing
@@ -21,19 +24,11 @@ from contract.transitions import cancel, find, list_jobs
 EVENT_SECONDS = 900.0
 """How long one stream of events lasts at most; clients reconnect by themselves and miss nothing."""
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": description}
-    for status, description in {
-        400: "The body is not JSON",
-        401: "No valid API key",
-        404: "There is no such thing",
-        410: "The job's data set is gone",
-        413: "The body is too large",
-        422: "The request cannot be accepted; `errors` says why",
-        429: "The queue is full",
-        503: "The broker does not answer, or no worker has started yet",
-    }.items()
-}
+SMALL = 64 * 1024
+"""Bytes of a body that brings no prompts by the thousand."""
+
+RETRY_MILLISECONDS = 2_000
+"""After which browsers come back to a stream that was cut because its gateway stops."""
 
 _NUMBERS = ("attempt", "step", "steps")
 
@@ -43,10 +38,22 @@ Cursor = Annotated[str, Query(pattern=r"^\d{1,15}$", description="`next_cursor` 
 
 def job_routes(kind: JobKind) -> APIRouter:
     """The routes of one kind, to which its own POST is added."""
-    router = APIRouter(prefix=f"/v1/{kind}s", tags=[f"{kind}s"], responses=PROBLEMS)
-    found = _finder(kind)
+    router = APIRouter(
+        prefix=f"/v1/{kind}s",
+        tags=[f"{kind}s"],
+        responses=problems(401, 422, 503),
+        max_body_size=None if kind == JobKind.CALIBRATION else SMALL,
+    )
+    found, of_one, noun = _finder(kind), problems(404, 410), with_article(kind)
 
-    @router.get("", summary=f"List {kind}s, newest first")
+    async def unseen(
+        services: Shared, record: Annotated[JobRecord, Depends(found)], last_event_id: LastEventId = START
+    ) -> JobRecord:
+        if record.state.terminal and not await _any_after(services, record, last_event_id):
+            raise NothingLeft
+        return record
+
+    @router.get("", name=f"list_{kind}s", summary=f"List {kind}s, newest first")
     async def index(
         services: Shared,
         owner: Owner,
@@ -60,24 +67,59 @@ def job_routes(kind: JobKind) -> APIRouter:
             next_cursor=str(page.cursor) if page.cursor else None,
         )
 
-    @router.get("/{job}", summary=f"Look at a {kind}")
+    @router.get("/{job}", name=f"get_{kind}", summary=f"Look at {noun}", responses=of_one)
     async def poll(record: Annotated[JobRecord, Depends(found)]) -> JobAnswer:
         return job_answer(record)
 
-    @router.get("/{job}/events", response_class=EventSourceResponse, summary=f"Follow a {kind}")
+    @router.get(
+        "/{job}/events",
+        name=f"follow_{kind}",
+        summary=f"Follow {noun} by server-sent events",
+        response_class=EventSourceResponse,
+        responses={204: {"description": "The job has ended, and you have seen all its events"}, **of_one},
+    )
     async def events(
-        services: Shared, record: Annotated[JobRecord, Depends(found)], last_event_id: LastEventId = START
+        request: Request,
+        services: Shared,
+        record: Annotated[JobRecord, Depends(unseen)],
+        last_event_id: LastEventId = START,
     ) -> AsyncIterator[ServerSentEvent]:
-        async with aclosing(_events(services, record, last_event_id)) as stream:
+        stopping: asyncio.Event = request.app.state.stopping
+        async with aclosing(_events(services, record, last_event_id, stopping)) as stream:
             async for event in stream:
                 yield event
 
-    @router.post("/{job}/cancel", summary=f"Cancel a {kind}; repeating it changes nothing")
+    @router.post(
+        "/{job}/cancel",
+        name=f"cancel_{kind}",
+        summary=f"Cancel {noun}; repeating it changes nothing",
+        responses=of_one,
+    )
     async def stop(services: Shared, record: Annotated[JobRecord, Depends(found)]) -> JobAnswer:
         await services.store.run(cancel(record.id))
         return job_answer(await services.store.run(find(record.id)))
 
     return router
+
+
+def accepting(kind: JobKind, more: dict[int | str, Any] | None = None) -> dict[str, Any]:
+    """What is said of a kind's own POST."""
+    return {
+        "name": f"create_{kind}",
+        "summary": f"Ask for {with_article(kind)}",
+        "status_code": 202,
+        "dependencies": [Depends(sent_as_json)],
+        "responses": {
+            200: {"model": JobAnswer, "description": "It has ended within the wait"},
+            **problems(400, 413, 415, 429),
+            **(more or {}),
+        },
+    }
+
+
+def with_article(kind: JobKind) -> str:
+    """Such as "an evaluation"."""
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _finder(kind: JobKind) -> Callable[..., Coroutine[Any, Any, JobRecord]]:
@@ -90,7 +132,14 @@ def _finder(kind: JobKind) -> Callable[..., Coroutine[Any, Any, JobRecord]]:
     return found
 
 
-async def _events(services: Services, record: JobRecord, after: str) -> AsyncGenerator[ServerSentEvent, None]:
+async def _any_after(services: Services, record: JobRecord, after: str) -> bool:
+    async with aclosing(services.store.events(record.id, after)) as stream:
+        return await anext(stream) is not None
+
+
+async def _events(
+    services: Services, record: JobRecord, after: str, stopping: asyncio.Event
+) -> AsyncGenerator[ServerSentEvent, None]:
     until = time.monotonic() + EVENT_SECONDS
     if await services.store.dropped(record.id, after):
         yield ServerSentEvent(event="events-dropped", data={})
@@ -103,6 +152,9 @@ async def _events(services: Services, record: JobRecord, after: str) -> AsyncGen
                 if ended(fields):
                     return
             elif time.monotonic() > until or await _over(services, record):
+                return
+            if stopping.is_set():
+                yield ServerSentEvent(retry=RETRY_MILLISECONDS, comment="the gateway stops; come back for the rest")
                 return
 
 

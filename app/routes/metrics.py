@@ -14,8 +14,8 @@ from contract.errors import StoreUnavailable
 router = APIRouter(tags=["metrics"])
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(services: Shared) -> PlainTextResponse:
+@router.get("/metrics", summary="Read the figures", response_class=PlainTextResponse)
+async def get_metrics(services: Shared) -> PlainTextResponse:
     """Figures for Prometheus."""
     queue = CollectorRegistry()
     try:

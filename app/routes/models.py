@@ -6,11 +6,12 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from app.errors import NotFound
+from app.openapi import problems
 from app.services import Services, Shared
 from contract.catalogue import ModelDescription
 from contract.payloads import REFERENCE
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], responses=problems(401, 503))
 
 
 class ModelAnswer(BaseModel):
@@ -35,17 +36,17 @@ class ModelList(BaseModel):
     data: list[ModelAnswer]
 
 
-@router.get("")
-async def index(services: Shared) -> ModelList:
-    """List the models that workers offer."""
+@router.get("", summary="List models")
+async def list_models(services: Shared) -> ModelList:
+    """The models that workers offer."""
     models = (await services.catalogue()).models
     loaded = await _loaded(services)
     return ModelList(data=[_answer(services, name, model, loaded) for name, model in models.items()])
 
 
-@router.get("/{model}")
-async def show(model: str, services: Shared) -> ModelAnswer:
-    """Look at a model."""
+@router.get("/{model}", summary="Look at a model", responses=problems(404))
+async def get_model(model: str, services: Shared) -> ModelAnswer:
+    """A model, its native sampling and its variants."""
     models = (await services.catalogue()).models
     if model not in models:
         raise NotFound("there is no such model")

@@ -8,17 +8,23 @@ from fastapi import APIRouter, Header
 from fastapi.responses import FileResponse, Response
 
 from app.errors import NotFound
+from app.openapi import stored
 from app.services import Shared
 from contract.reports import MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/reports", tags=["reports"])
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """A report holds its styles, drawings and pictures itself, and runs nothing."""
 
 
-@router.get("/{name}", response_class=FileResponse)
-def show(name: str, services: Shared, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+@router.get(
+    "/{name}",
+    summary="Read a report",
+    response_class=FileResponse,
+    responses=stored(*MEDIA_TYPES.values()),
+)
+def get_report(name: str, services: Shared, if_none_match: Annotated[str | None, Header()] = None) -> Response:
     """A report, `<id>.html`, `.json` or `.md`. It never changes."""
     report, _, extension = name.partition(".")
     path = services.reports.find(report, f"report.{extension}")
@@ -27,7 +33,6 @@ def show(name: str, services: Shared, if_none_match: Annotated[str | None, Heade
     headers = {
         "ETag": f'"{name}"',
         "Cache-Control": "private, max-age=31536000, immutable",
-        "X-Content-Type-Options": "nosniff",
     }
     if extension == "html":
         headers["Content-Security-Policy"] = POLICY

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from app.errors import NotFound
+from app.openapi import problems
 from app.services import Services, Shared
 from contract.card import Card
 from contract.identifier import Identifier
 from contract.reports import report_url
 
-router = APIRouter(prefix="/v1/variants", tags=["variants"])
+router = APIRouter(prefix="/v1/variants", tags=["variants"], responses=problems(401))
 
 
 class VariantList(BaseModel):
@@ -22,14 +23,14 @@ class VariantList(BaseModel):
     data: list[Card]
 
 
-@router.get("")
-def index(services: Shared, model: Annotated[Identifier | None, Query()] = None) -> VariantList:
-    """List the published variants, of all models or of one."""
+@router.get("", summary="List variants", responses=problems(422))
+def list_variants(services: Shared, model: Annotated[Identifier | None, Query()] = None) -> VariantList:
+    """The cards of the published variants, of all models or of one."""
     return VariantList(data=[_linked(published.card, services) for published in services.registry.variants(model)])
 
 
-@router.get("/{model}/{variant}")
-def show(model: str, variant: str, services: Shared) -> Card:
+@router.get("/{model}/{variant}", summary="Look at a variant", responses=problems(404, 500))
+def get_variant(model: str, variant: str, services: Shared) -> Card:
     """A variant's card: how it was made, how faithful it is, and where its latest evaluation report is."""
     published = services.registry.get(model, variant)
     if published is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
-from starlette.routing import Match, Mount
-from starlette.types import Scope
+from starlette.routing import BaseRoute, Match, Mount
+from starlette.types import ASGIApp, Scope
 
 from app.ui.api import Api
 from app.ui.page import build_page
@@ -19,9 +20,14 @@ STYLE = Path(__file__).with_name("page.css")
 class PageMount(Mount):
     """The page answers every path that no route has, except below /v1: there a client meets the API's own errors."""
 
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        super().__init__("/", app=app)
+        self._others = tuple(routes)
+
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the page answers this request."""
-        if f"{scope['path']}/".startswith(f"{scope.get('root_path', '')}/v1/"):
+        """Whether the page answers this request. A route's path asked for with a wrong method is the route's matter."""
+        below = f"{scope['path']}/".startswith(f"{scope.get('root_path', '')}/v1/")
+        if below or any(route.matches(scope)[0] == Match.PARTIAL for route in self._others):
             return Match.NONE, {}
         return super().matches(scope)
 
@@ -45,5 +51,5 @@ def mount(app: FastAPI) -> FastAPI:
         css_paths=STYLE,
     )
     gradio_mount = app.router.routes.pop()
-    app.router.routes.append(PageMount("/", app=gradio_mount.app))  # type: ignore[attr-defined]
+    app.router.routes.append(PageMount(gradio_mount.app, app.router.routes))  # type: ignore[attr-defined]
     return app

@@ -63,7 +63,9 @@ def connect(valkey: Valkey) -> JobStore:
 def make_settings(folder: Path) -> GatewaySettings:
     """A gateway on an empty data folder, with one shipped variant."""
     stage(folder / "shipped" / "tiny" / "shipped-one", variant="shipped-one")
-    return GatewaySettings(data_dir=folder / "data", variants=folder / "shipped", ui=False, open_jobs=20)
+    return GatewaySettings(
+        data_dir=folder / "data", variants=folder / "shipped", ui=False, open_jobs=20, allowed_hosts=("testserver",)
+    )
 
 
 @pytest.fixture

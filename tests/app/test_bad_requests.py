@@ -276,12 +276,57 @@ def test_large_bodies_are_refused(client: TestClient, route: str, size: int, chu
     body = b'{"prompt": "' + b"a" * size * 1024 + b'"}'
     pieces = (body[i : i + 10_000] for i in range(0, len(body), 10_000))
     answer = client.post(f"/v1/{route}", content=pieces if chunked else body)
-    assert f"{size} KiB" in _assert_problem(answer, 413, "body-too-large")["detail"]
+    assert "64 KiB" in _assert_problem(answer, 413, "body-too-large")["detail"]
 
 
-def test_other_content_types_are_refused(client: TestClient) -> None:
-    answer = client.post("/v1/generations", content=json.dumps(GENERATION), headers={"Content-Type": "text/plain"})
+def test_a_body_within_its_limit_is_read(client: TestClient) -> None:
+    prompts = [f"{index} {'a' * 1000}" for index in range(500)]
+    assert client.post("/v1/calibrations", json={**CALIBRATION, "prompts": prompts, "model": "none"}).status_code == 422
+    near = {**GENERATION, "negative_prompt": "a" * 60_000}
+    assert client.post("/v1/generations", json=near).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "text/json",
+        "json",
+        "",
+        None,
+    ],
+)
+@pytest.mark.parametrize("route", ["generations", "comparisons", "calibrations", "evaluations"])
+def test_what_is_not_sent_as_json_is_told_the_header(client: TestClient, route: str, kind: str | None) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = client.post(f"/v1/{route}", content=json.dumps(GENERATION), headers=headers)
+    assert "Content-Type: application/json" in _assert_problem(answer, 415, "not-json")["detail"]
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.x+json"])
+def test_every_kind_of_json_is_taken(client: TestClient, kind: str) -> None:
+    body = json.dumps({**GENERATION, "num_images": 0})
+    answer = client.post("/v1/generations", content=body, headers={"Content-Type": kind})
     _assert_problem(answer, 422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/generations", "HEAD, GET, POST"),
+        ("DELETE", "/v1/evaluations/x", "HEAD, GET"),
+        ("GET", "/v1/calibrations/x/cancel", "POST"),
+        ("HEAD", "/v1/comparisons/x/cancel", "POST"),
+        ("POST", "/v1/models", "HEAD, GET"),
+        ("PATCH", "/healthz", "HEAD, GET"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(client: TestClient, method: str, path: str, allowed: str) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize(

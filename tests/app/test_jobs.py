@@ -182,6 +182,10 @@ def test_health_and_metrics(client: TestClient, store: JobStore, valkey: Valkey)
     metrics = client.get("/metrics").text
     for line in (
         'facsimile_jobs_submitted_total{kind="generation"} 1.0',
+        'facsimile_jobs_submitted_total{kind="evaluation"} 0.0',
+        'facsimile_jobs_finished_total{kind="comparison",outcome="failed"} 0.0',
+        'facsimile_queue_workers{serves="generate"} 1.0',
+        'facsimile_queue_workers{serves="calibrate"} 1.0',
         'facsimile_queue_depth{queue="generate.tiny"} 1.0',
         'facsimile_http_requests_total{code="410",method="GET",route="/v1/generations/{job}"}',
         "facsimile_broker_up 1.0",
@@ -189,6 +193,7 @@ def test_health_and_metrics(client: TestClient, store: JobStore, valkey: Valkey)
         assert line in metrics
     valkey.client.zincrby("facsimile:beats", -20, "w")
     assert client.get("/readyz").status_code == 503
+    assert 'facsimile_queue_workers{serves="generate"} 0.0' in client.get("/metrics").text
 
 
 def test_without_any_worker_ever_nothing_is_accepted(client: TestClient, valkey: Valkey) -> None:

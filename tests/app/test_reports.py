@@ -93,7 +93,7 @@ def test_reports_are_immutable_and_run_nothing(
     assert answer.headers["x-content-type-options"] == "nosniff"
     policy = answer.headers.get("content-security-policy")
     expected = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    assert policy == (expected if form == "html" else None)
+    assert policy == (f"{expected}; frame-ancestors 'none'" if form == "html" else "frame-ancestors 'none'")
     again = client.get(url, headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert client.get(url, headers={"If-None-Match": '"other"'}).status_code == 200

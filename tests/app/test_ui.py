@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import re
-import shutil
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from app.application import create_app
-from app.server import address, bind
 from app.settings import GatewaySettings
 from contract.images import ImageStore
 from tests.app.conftest import connect, make_settings
 from tests.app.pretend_worker import PICTURE, PretendWorker
+from tests.app.serving import CHROMIUM_FLAGS, serving
 from tests.contract.cards import stage
+from tests.tools import tool
 from tests.valkey import Valkey
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
 PATIENCE = 60_000
 """Milliseconds that an expectation may take: a busy machine is slow, not wrong."""
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
-
-@contextmanager
-def serving(settings: GatewaySettings, redis_url: str) -> Iterator[str]:
-    """The address of a gateway that runs in a thread."""
-    listener: socket.socket = bind("127.0.0.1", 0)
-    application = create_app(settings, redis_url)
-    server = uvicorn.Server(uvicorn.Config(application, log_config=None, timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield address(listener)
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +44,7 @@ def url(settings: GatewaySettings, valkey: Valkey, worker: PretendWorker) -> Ite
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=list(CHROMIUM_FLAGS))
         yield browser
         browser.close()
 

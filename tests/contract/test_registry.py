@@ -99,3 +99,32 @@ def test_only_stale_staging_is_swept(registry: Registry) -> None:
     assert registry.sweep(3600) == 1
     assert fresh.exists()
     assert not stale.exists()
+
+
+def test_a_card_is_parsed_once_and_again_when_it_is_another(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(20):
+        stage(tmp_path / "shipped" / "tiny" / f"v{index}", variant=f"v{index}")
+    registry.variants()
+    read = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.parent.name) or whole(path))
+    for _ in range(3):
+        assert len(registry.variants()) == 21
+    assert read == []
+    path = tmp_path / "shipped" / "tiny" / "v7" / "card.json"
+    replaced = path.with_suffix(".new")
+    replaced.write_text(path.read_text().replace('"quantized_layers":1', '"quantized_layers":2'))
+    replaced.rename(path)
+    read.clear()
+    assert sum(item.card.quantized_layers for item in registry.variants()) == 22
+    assert read == ["v7"]
+
+
+def test_a_card_without_end_is_not_read(registry: Registry, tmp_path: Path) -> None:
+    folder = stage(tmp_path / "shipped" / "tiny" / "huge", variant="huge")
+    os.truncate(folder / "card.json", 300 * 2**20)
+    with pytest.raises(RegistryError, match="larger"):
+        registry.get("tiny", "huge")
+    assert [item.card.variant for item in registry.variants()] == ["shipped-one"]

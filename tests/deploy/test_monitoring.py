@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import REGISTRY, Metric
+from prometheus_client import REGISTRY, CollectorRegistry, Metric, generate_latest
 
 import worker.metrics  # noqa: F401  (registers the worker's figures)
 from app.metrics import GATEWAY, CensusCollector
 from app.settings import GatewaySettings
 from contract.announcements import Census, Queue
+from tests.tools import tool
 
 Tree = dict[str, Any]
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
@@ -98,6 +100,60 @@ def test_alerts_name_settings_that_exist(rules: list[Tree]) -> None:
     assert set(re.findall(r"FACSIMILE_\w+", json.dumps(rules))) <= known
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check", "rules", "--lint=all", "deploy/alerts.yml"),
+        ("test", "rules", "deploy/alerts.test.yml"),
+    ],
+    ids=["rules", "tests"],
+)
+def test_promtool_agrees(command: tuple[str, ...], repository: Path) -> None:
+    program = tool("promtool", "prometheus")
+    ended = subprocess.run([program, *command], cwd=repository, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_prometheus_reads_its_configuration(prometheus: Tree, repository: Path, tmp_path: Path) -> None:
+    rules_here = {**prometheus, "rule_files": [str(repository / "deploy/alerts.yml")]}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(rules_here))
+    command = [tool("promtool", "prometheus"), "check", "config", str(tmp_path / "prometheus.yml")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_what_is_scraped_is_well_formed() -> None:
+    text = generate_latest(GATEWAY) + b"".join(_text(CENSUS)) + generate_latest(REGISTRY)
+    ours = b"".join(line for line in text.splitlines(keepends=True) if b"facsimile_" in line)
+    command = [tool("promtool", "prometheus"), "check", "metrics"]
+    ended = subprocess.run(command, input=ours, capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b""), ended.stderr
+
+
+def test_every_alert_is_tested_to_fire_or_to_be_silent(rules: list[Tree], repository: Path) -> None:
+    tests = yaml.safe_load((repository / "deploy/alerts.test.yml").read_text(encoding="utf-8"))["tests"]
+    named = {case["alertname"] for test in tests for case in test["alert_rule_test"]}
+    assert named == {rule["alert"] for rule in rules}
+
+
+@pytest.mark.parametrize("title", ["Failed in the last hour", "Invalid pictures in the last hour"])
+def test_no_trouble_is_shown_as_zero(dashboard: Tree, title: str) -> None:
+    (panel,) = (each for each in dashboard["panels"] if each["title"] == title)
+    assert [target["expr"].endswith("or vector(0)") for target in panel["targets"]] == [True]
+
+
+def test_panels_do_not_overlap(dashboard: Tree) -> None:
+    places = [
+        (x, y)
+        for panel in dashboard["panels"]
+        for place in [panel["gridPos"]]
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(set(places)) == len(places)
+    assert max(x for x, _ in places) < 24
+
+
 def test_panels_use_the_provisioned_datasource(dashboard: Tree, repository: Path) -> None:
     provisioned = repository / "deploy/grafana/provisioning/datasources/prometheus.yml"
     (datasource,) = yaml.safe_load(provisioned.read_text(encoding="utf-8"))["datasources"]
@@ -105,6 +161,12 @@ def test_panels_use_the_provisioned_datasource(dashboard: Tree, repository: Path
     assert {panel["datasource"]["uid"] for panel in panels} == {datasource["uid"]}
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     assert all(panel["description"] for panel in panels)
+
+
+def _text(collector: CensusCollector) -> Iterable[bytes]:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    yield generate_latest(registry)
 
 
 def _figures() -> list[tuple[str, str]]:

@@ -79,6 +79,13 @@ def test_variants_are_evaluated_to_a_report(service: Service, variant: str) -> N
     assert list((service.data / "evaluation-cache").rglob("*.safetensors"))
 
 
+def test_nothing_on_disk_is_for_others(service: Service, variant: str) -> None:
+    service.ended(service.submit("generations", **PROMPT, variant=variant))
+    written = [path for path in service.data.rglob("*") if path.is_file()]
+    assert {path.relative_to(service.data).parts[0] for path in written} >= {"broker", "images", "variants"}
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
+
+
 def test_a_broken_variant_fails_alone(service: Service, variant: str) -> None:
     folder = service.data / "variants" / "tiny"
     shutil.copytree(folder / variant, folder / "broken")

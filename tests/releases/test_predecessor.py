@@ -16,11 +16,14 @@ import httpx
 import pytest
 
 from tests.e2e.service import SHORT_TIMES, Process, until
-from tests.releases.record import CALIBRATION, EVALUATION, LONG, SHORT, make_world
+from tests.releases.record import CALIBRATION, EVALUATION, SHORT, make_world
 from tests.valkey import Valkey
 
 COMMITS = {"0.1.0": "cf6db60"}
 """The releases that may run beside this one."""
+
+MEDIUM = {**SHORT, "num_inference_steps": 60, "num_images": 4}
+"""Long enough to be in flight while the parts change."""
 
 ROOT = Path(__file__).parents[2]
 ALL = ["--queues", "generate", "--queues", "calibrate", "--queues", "evaluate"]
@@ -103,7 +106,7 @@ def test_an_upgrade_with_jobs_in_flight_loses_none(old: Path, tmp_path: Path) ->
         until(lambda: http.get("/readyz").status_code == 200, "readiness")
         assert ended(http, submit(http, "calibrations", **CALIBRATION)) == "succeeded"
         bodies = {
-            "generations": LONG, "comparisons": {**SHORT, "variant": "w8a8-minmax"}, "evaluations": EVALUATION,
+            "generations": MEDIUM, "comparisons": {**SHORT, "variant": "w8a8-minmax"}, "evaluations": EVALUATION,
             "calibrations": {**CALIBRATION, "variant": "second"},
         }  # fmt: skip
         jobs = [submit(http, kind, **body) for kind, body in bodies.items()]

@@ -1,0 +1,19 @@
+"""Programs that some tests need beside Python."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def tool(name: str, package: str) -> str:
+    """The path of a program. Without it the test is skipped; where FACSIMILE_CI is set it fails."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed (Debian's package {package})"
+        if os.environ.get("FACSIMILE_CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
