@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from app.api_keys import ApiKeys
-from app.errors import NoWorker
+from app.api_keys import ApiKeys, Owner
+from app.errors import NoWorker, TooManyStreams
+from app.followers import IN_ALL, OF_ONE_KEY, Followers
 from app.settings import GatewaySettings
 from app.wake_up import TokenSender
 from contract.announcements import Heard, Roll, RollCall
@@ -33,6 +35,7 @@ class Services:
     keys: ApiKeys
     tokens: TokenSender
     workers: RollCall = field(default_factory=RollCall)
+    followers: Followers = field(default_factory=Followers)
 
     async def roll(self) -> Roll:
         """What the workers announced."""
@@ -84,3 +87,11 @@ async def _shared(request: Request) -> Services:  # FastAPI would call a plain f
 
 
 Shared = Annotated[Services, Depends(_shared)]
+
+
+async def follower(services: Shared, owner: Owner) -> AsyncIterator[None]:
+    """A dependency of streams, until their end. Raises TooManyStreams."""
+    if services.followers.full(owner):
+        raise TooManyStreams(f"a key may follow {OF_ONE_KEY} jobs at once, and all keys {IN_ALL}; close some streams")
+    with services.followers.one_more(owner):
+        yield

@@ -55,8 +55,9 @@ class Submitter:
             services.tokens.send(JobMessage(job=accepted.id, queue=submission.queue))
         record = await services.store.run(find(accepted.id))
         seconds = preferred_wait(self._request)
-        if seconds:
-            record = await wait_for(services.store, self._request, record, seconds)
+        if seconds and not services.followers.full(self._key.owner):
+            with services.followers.one_more(self._key.owner):
+                record = await wait_for(services.store, self._request, record, seconds)
         self._head(record, accepted.replayed, seconds)
         return job_answer(record)
 
