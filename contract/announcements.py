@@ -49,6 +49,8 @@ class Announcement(BaseModel):
     device: str
     catalogue: Catalogue
     loaded: tuple[LoadedPipeline, ...]
+    unusable: tuple[Identifier, ...] = ()
+    """Models that could not be loaded the last time; the worker tries again."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class _Said(BaseModel):
     queues: tuple[str, ...]
     device: str
     loaded: tuple[LoadedPipeline, ...]
+    unusable: tuple[Identifier, ...] = ()
 
 
 @lru_cache(maxsize=256)

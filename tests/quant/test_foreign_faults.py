@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from contract.catalogue import ModelDescription, read_models
@@ -27,6 +27,7 @@ KEPT = settings(
     max_examples=SLOW,
     deadline=None,
     derandomize=True,
+    phases=(Phase.explicit, Phase.generate),  # shrinking draws hundreds of pictures more
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 """The same examples each time; FOREIGN_EXAMPLES=500 makes two thousand of them."""
