@@ -62,7 +62,10 @@ JSON_FILES = (
 def config_change() -> st.SearchStrategy[Callable[[Path], None]]:
     def change(name: str, choice: int, value: Any) -> Callable[[Path], None]:
         def apply(folder: Path) -> None:
-            content = json.loads((folder / name).read_text())
+            try:
+                content = json.loads((folder / name).read_text())
+            except (OSError, ValueError):  # an earlier change damaged it
+                return
             keys = sorted(content)
             content[keys[choice % len(keys)]] = value
             (folder / name).write_text(json.dumps(content))
@@ -106,8 +109,6 @@ def test_a_model_folder_that_cannot_be_used(
         draws(place, SMALL)
     except QuantError as error:
         assert "Traceback" not in str(error) and len(str(error)) < 600
-    except FileNotFoundError as error:  # the second change met what the first one removed
-        assert "damaged" in str(error.filename)
     finally:
         shutil.rmtree(place)
 
