@@ -52,11 +52,6 @@ class Services:
             raise NoWorker("no worker has started yet; try again in a moment")
         return catalogue
 
-    async def served(self, queue: str) -> None:
-        """Raises NoWorker unless a worker for this queue is running, or was a moment ago."""
-        if not (await self.roll()).serves(queue):
-            raise NoWorker(f"no worker that serves the queue {queue} is running; try again in a moment")
-
     async def close(self) -> None:
         """Close all connections."""
         self.tokens.close()
@@ -87,6 +82,30 @@ async def _shared(request: Request) -> Services:  # FastAPI would call a plain f
 
 
 Shared = Annotated[Services, Depends(_shared)]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What workers offer, as one request sees it."""
+
+    catalogue: Catalogue
+    roll: Roll
+
+    def require(self, queue: str) -> None:
+        """Raises NoWorker unless a worker for this queue is running, or was a moment ago."""
+        if not self.roll.serves(queue):
+            raise NoWorker(f"no worker that serves the queue {queue} is running; try again in a moment")
+
+
+async def offer(services: Shared) -> Offer:
+    """A dependency, asked for once in a request. Raises NoWorker before the first worker was heard."""
+    roll = await services.roll()
+    if roll.catalogue is None:
+        raise NoWorker("no worker has started yet; try again in a moment")
+    return Offer(roll.catalogue, roll)
+
+
+Offered = Annotated[Offer, Depends(offer)]
 
 
 async def follower(services: Shared, owner: Owner) -> AsyncIterator[None]:
