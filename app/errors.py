@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
 
 from contract.errors import ContractError
+from contract.faults import sentence
 
 STATUS: Mapping[str, HTTPStatus] = {
     "malformed-json": HTTPStatus.BAD_REQUEST,
@@ -73,6 +74,10 @@ class Fault(BaseModel):
     loc: tuple[str, ...]
     msg: str
 
+    def __str__(self) -> str:
+        place = ".".join(self.loc[1:] if self.loc[0] == "body" else self.loc)
+        return f"{place}: {self.msg}" if place else self.msg
+
 
 class Problem(BaseModel):
     """An error's body."""
@@ -91,7 +96,7 @@ class InvalidRequest(ContractError):
     code = "invalid-request"
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(f"{'.'.join(fault.loc)}: {fault.msg}" for fault in faults))
+        super().__init__("; ".join(map(str, faults)))
         self.faults = tuple(faults)
 
 
@@ -186,7 +191,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     if any(fault["type"] == "json_invalid" for fault in faults):
         return problem_answer("malformed-json", "the body is not JSON")
     body = error.body if isinstance(error, RequestValidationError) else None
-    clean = [Fault(loc=_place(fault, body), msg=_clean(fault["msg"])) for fault in faults]
+    clean = [Fault(loc=_place(fault, body), msg=_clean(sentence(fault))) for fault in faults]
     return await _contract_error(request, InvalidRequest(clean))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contract.identifier import Identifier
+from contract.patterns import METRIC, PROMPT_SET
 from contract.recipe import Recipe
 
 REFERENCE = "reference"
@@ -21,10 +22,10 @@ MAX_PROMPTS = 5_000
 """Prompts of each set that one evaluation may draw."""
 
 OutputFormat = Literal["png", "jpeg", "webp"]
-MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}(:[a-z0-9][a-z0-9_-]{0,63})?$")]
+MetricName = Annotated[str, Field(pattern=METRIC)]
 """A metric, and after a colon what it sees pictures through, where it is not the metric's own choice."""
 
-PromptSetName = Annotated[str, Field(pattern=r"^[^/]{1,64}$")]
+PromptSetName = Annotated[str, Field(pattern=PROMPT_SET)]
 """A set's name in the catalogue; never a path."""
 
 

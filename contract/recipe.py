@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from contract.errors import RecipeError
 from contract.faults import faults
 from contract.identifier import IDENTIFIER_RULE, is_identifier
+from contract.patterns import LAYERS, METHOD
 from contract.stages import (
     FineGrained,
     FineTuning,
@@ -27,7 +28,7 @@ from contract.stages import (
     UniformSteps,
 )
 
-Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.*?\[\]!-]+$")]
+Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=LAYERS)]
 
 
 class CalibrationInputs(BaseModel):
@@ -60,8 +61,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
-    family: str = Field(default="stable_diffusion", pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    method: str = Field(pattern=METHOD)
+    family: str = Field(default="stable_diffusion", pattern=METHOD)
     weight_bits: Bits = 8
     activation_bits: Bits = 8
     keep_float: tuple[Pattern, ...] = Field(default=(), max_length=256)

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.errors import ContractError
 from contract.faults import faults
+from contract.patterns import REDIS_URL
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where the shipped models, recipes and prompts are, beside the code."""
@@ -50,8 +51,6 @@ NAMES = frozenset(
     }
 )
 """The settings of all processes, which share one environment; a test holds this list against the classes."""
-
-REDIS_URL = r"^(redis|rediss|unix)://."
 
 
 class SettingsError(ContractError):

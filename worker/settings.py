@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from contract.settings import REDIS_URL, ROOT, SharedSettings
+from contract.patterns import REDIS_URL
+from contract.settings import ROOT, SharedSettings
 
 
 class WorkerSettings(SharedSettings):

@@ -19,6 +19,7 @@ from app.waiting import ended
 from contract.errors import JobMissing
 from contract.job_store import START
 from contract.jobs import JobKind, JobRecord, JobState
+from contract.patterns import CURSOR, EVENT
 from contract.transitions import cancel, find, list_jobs
 
 EVENT_SECONDS = 900.0
@@ -32,8 +33,8 @@ RETRY_MILLISECONDS = 2_000
 
 _NUMBERS = ("attempt", "step", "steps")
 
-LastEventId = Annotated[str, Header(alias="Last-Event-ID", pattern=r"^\d{1,18}-\d{1,18}$")]
-Cursor = Annotated[str, Query(pattern=r"^\d{1,15}$", description="`next_cursor` of the page before")]
+LastEventId = Annotated[str, Header(alias="Last-Event-ID", pattern=EVENT)]
+Cursor = Annotated[str, Query(pattern=CURSOR, description="`next_cursor` of the page before")]
 
 
 def job_routes(kind: JobKind) -> APIRouter:

@@ -23,6 +23,16 @@ from contract.card import Card
 from contract.jobs import JobKind
 
 POLL_SECONDS = 0.3
+_LABELS = {
+    "guidance_scale": "Guidance",
+    "limit": "Prompts of each set",
+    "num_images": "Pictures",
+    "num_inference_steps": "Steps",
+    "prompt_sets": "Prompt sets",
+    "prompts": "Prompt set",
+    "recipe": "Preset",
+}
+"""Of the fields whose label is not their name."""
 
 
 class ServiceError(Exception):
@@ -76,7 +86,8 @@ class Connection:
         models = ModelList.model_validate_json(await self._get("/v1/models"))
         variants = VariantList.model_validate_json(await self._get("/v1/variants"))
         catalogue = CatalogueAnswer.model_validate_json(await self._get("/v1/catalogue"))
-        return Offer(models=models.data, cards=variants.data, catalogue=catalogue)
+        named = [model.model_copy(update={"loaded": []}) for model in models.data]  # it changes with every picture
+        return Offer(models=named, cards=variants.data, catalogue=catalogue)
 
     async def submit(self, kind: JobKind, body: Mapping[str, Any]) -> JobAnswer:
         """Hand in a job."""
@@ -112,10 +123,20 @@ def _checked(answer: httpx.Response) -> bytes:
     if answer.status_code == httpx.codes.UNAUTHORIZED:
         raise KeyNeeded("This service asks for a valid API key.")
     try:
-        detail = answer.json()["detail"]
+        detail = _detail(answer.json())
     except (ValueError, KeyError, TypeError):
         detail = f"the service answered {answer.status_code} {answer.reason_phrase}"
     raise ServiceError(_sentence(str(detail)))
+
+
+def _detail(problem: dict[str, Any]) -> str:
+    """What is wrong, with the forms' own labels for the fields."""
+    return "; ".join(f"{_label(fault['loc'])}: {fault['msg']}" for fault in problem["errors"]) or problem["detail"]
+
+
+def _label(place: list[str]) -> str:
+    field = next(iter(place[1:]), place[0])
+    return _LABELS.get(field, field.replace("_", " ").capitalize())
 
 
 def _sentence(text: str) -> str:

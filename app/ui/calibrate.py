@@ -12,6 +12,7 @@ from gradio.events import Dependency
 
 from app.answers import JobAnswer
 from app.ui.api import Api, Connection, Offer
+from app.ui.choices import default_model, default_preset, refilled
 from app.ui.job_panel import JobPanel, Updates
 from app.ui.numbers import megabytes, metric_name, statistic
 from contract.card import Card
@@ -33,10 +34,14 @@ class CalibrateTab:
     done: Dependency
 
     @staticmethod
-    def choices(offer: Offer) -> list[Any]:
-        """Updates of the targets."""
-        columns = ([each.id for each in offer.models], list(offer.catalogue.presets), offer.catalogue.prompt_sets)
-        return [gr.update(choices=names, value=next(iter(names), None)) for names in columns]
+    def choices(offer: Offer, model: str | None, preset: str | None, prompts: str | None) -> list[Any]:
+        """Updates of the targets; what is chosen stays if it is still offered."""
+        known = offer.catalogue
+        return [
+            refilled([each.id for each in offer.models], model, default_model(offer)),
+            refilled(list(known.presets), preset, default_preset(known.presets)),
+            refilled(known.prompt_sets, prompts, next(iter(known.prompt_sets), None)),
+        ]
 
 
 def build(api: Api, key: gr.Textbox) -> CalibrateTab:

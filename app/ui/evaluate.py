@@ -13,6 +13,7 @@ from gradio.events import Dependency
 
 from app.answers import JobAnswer
 from app.ui.api import Api, Connection, Offer
+from app.ui.choices import default_model, refilled, refilled_several, standing
 from app.ui.job_panel import JobPanel, Updates
 from app.ui.numbers import metric_name, report_link, statistic
 from contract.card import Statistic
@@ -40,12 +41,12 @@ class EvaluateTab:
     def choices(offer: Offer, model: str | None, variants: Choices, sets: Choices) -> list[Any]:
         """Updates of the targets; what is chosen stays if it is still offered."""
         names = [each.id for each in offer.models]
-        model = model if model in names else next(iter(names), None)
         known = offer.catalogue.prompt_sets
+        default = default_model(offer)
         return [
-            gr.update(choices=names, value=model),
-            _variants(model, offer, variants),
-            _kept(known, sets, default=known[:1]),
+            refilled(names, model, default),
+            _variants(standing(names, model, default), offer, variants),
+            refilled_several(known, sets, known[:1]),
         ]
 
 
@@ -71,7 +72,7 @@ def build(api: Api, key: gr.Textbox, offer: gr.State) -> EvaluateTab:
             link = gr.HTML()
             copy = gr.DownloadButton("Download the report", size="sm", visible=False)
             tables = gr.Markdown("The figures appear here.", elem_classes="facts")
-    model.change(_variants, [model, offer, variants], [variants], show_progress="hidden", api_visibility="private")
+    model.input(_variants, [model, offer, variants], [variants], show_progress="hidden", api_visibility="private")
 
     async def show(connection: Connection, job: JobAnswer, folder: Path) -> Updates:
         result = job.result
@@ -120,13 +121,7 @@ def _prose(floor: str) -> str:
 
 def _variants(name: str | None, offer: Offer | None, chosen: Choices) -> Any:
     model = offer.model(name) if offer else None
-    return _kept([each for each in model.variants if each != REFERENCE] if model else [], chosen, default=[])
-
-
-def _kept(offered: list[str], chosen: Choices, default: list[str]) -> Any:
-    """An update that leaves alone what is chosen, unless it cannot be: the reader may be choosing at this moment."""
-    kept = [name for name in chosen or [] if name in offered] or default
-    return gr.update(choices=offered) if kept == (chosen or []) else gr.update(choices=offered, value=kept)
+    return refilled_several([each for each in model.variants if each != REFERENCE] if model else [], chosen, [])
 
 
 def _body(model: str | None, variants: Choices, sets: Choices, count: float | None) -> dict[str, Any]:

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import Any
+from collections.abc import Callable
+from itertools import chain, islice
+from typing import Any, Protocol
 
 import gradio as gr
+from gradio.components import Component
 
 from app.ui import calibrate, compare, evaluate, generate, variants
-from app.ui.api import Api, KeyNeeded, ServiceError
+from app.ui.api import Api, KeyNeeded, Offer, ServiceError
 from app.ui.job_panel import job_line
 
 MASTHEAD = (
     "# Facsimile\n\nPictures from text by quantized models, each measured against its floating-point reference. "
     "[HTTP API](/docs)"
 )
+ABSENT_SECONDS, PRESENT_SECONDS = 3.0, 30.0
+"""How often an open page looks for what is offered: while it has nothing to offer, and later."""
+
 CONCURRENT_READERS = 32
 """Handlers that run at once. They only wait for the service, which has its own bounded queue."""
+
+
+class Form(Protocol):
+    """What an offer fills: `choices` takes the offer and the values of `targets`, and answers their updates."""
+
+    @property
+    def targets(self) -> list[Component]:
+        """The lists of the form, and what follows from them."""
+
+    @property
+    def choices(self) -> Callable[..., list[Any]]:
+        """What is chosen stays if it is still offered."""
 
 
 def build_page(api: Api) -> gr.Blocks:
@@ -40,33 +57,38 @@ def build_page(api: Api) -> gr.Blocks:
         with gr.Tab("Evaluate"):
             evaluating = evaluate.build(api, key, offer)
 
+        clock = gr.Timer(ABSENT_SECONDS)
         tabs = (generating.targets, comparing.targets, [table], calibrating.targets, evaluating.targets)
-        targets = [notice, key, offer, *chain.from_iterable(tabs)]
+        targets = [notice, key, clock, offer, *chain.from_iterable(tabs)]
+        forms: list[Form] = [generating, comparing, calibrating, evaluating]
 
-        async def fill(given: str, model: str | None, compared: str | None, *evaluated: Any) -> list[Any]:
+        async def fill(given: str, shown: Offer | None, *values: Any) -> list[Any]:
             try:
                 async with api.connect(given) as connection:
                     latest = await connection.offer()
             except ServiceError as error:
-                asks = isinstance(error, KeyNeeded)
-                shown = [
-                    gr.update(value=job_line(str(error), failed=True), visible=True),
-                    gr.update(visible=asks or bool(given)),
-                ]
-                return [*shown, *[gr.skip()] * (len(targets) - len(shown))]
-            return [
-                gr.update(visible=False),
-                gr.skip(),
-                latest,
-                *generating.choices(latest, model),
-                *comparing.choices(latest, compared),
-                variants.rows(latest, linked=not given),
-                *calibrating.choices(latest),
-                *evaluating.choices(latest, *evaluated),
-            ]
+                head = _absent(error, given)
+                return [*head, *[gr.skip()] * (len(targets) - len(head))]
+            head = [gr.update(visible=False), gr.skip(), gr.Timer(PRESENT_SECONDS, active=True)]
+            if latest == shown:
+                return [*head, *[gr.skip()] * (len(targets) - len(head))]
+            left = iter(values)
+            filled = [form.choices(latest, *islice(left, len(form.targets))) for form in forms]
+            first, second, *others = filled
+            return [*head, latest, *first, *second, variants.rows(latest, linked=not given), *chain(*others)]
 
-        seen = [key, generating.model, comparing.model, *evaluating.targets]
-        for event in (page.load, key.submit, calibrating.done.success, evaluating.done.success):
+        seen = [key, offer, *chain.from_iterable(form.targets for form in forms)]
+        for event in (page.load, key.submit, clock.tick, calibrating.done.success, evaluating.done.success):
             event(fill, seen, targets, show_progress="hidden", api_visibility="private")
     page.queue(default_concurrency_limit=CONCURRENT_READERS)
     return page
+
+
+def _absent(error: ServiceError, key: str) -> list[Any]:
+    """Updates of the notice, the key's field and the clock, which waits where the reader has to give a key first."""
+    asks = isinstance(error, KeyNeeded)
+    return [
+        gr.update(value=job_line(str(error), failed=True), visible=True),
+        gr.update(visible=asks or bool(key)),
+        gr.Timer(ABSENT_SECONDS, active=not asks),
+    ]

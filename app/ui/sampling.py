@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.ui.api import Offer, ServiceError
+from app.ui.choices import default_model, default_variant, refilled, standing
 from contract.payloads import REFERENCE
 
 EXAMPLES = (
@@ -31,9 +32,9 @@ class SamplingInputs:
             self.steps = gr.Slider(1, 150, value=25, step=1, label="Steps")
             self.guidance = gr.Slider(0, 30, value=4, step=0.5, label="Guidance")
         self.seed = gr.Textbox(label="Seed", placeholder="drawn if empty", max_lines=1)
-        self.model.change(
+        self.model.input(
             self._follow_model,
-            [self.model, offer],
+            [self.model, self.variant, offer],
             [self.variant, self.steps, self.guidance],
             show_progress="hidden",
             api_visibility="private",
@@ -53,20 +54,21 @@ class SamplingInputs:
         """What an offer fills, in the order of `choices`."""
         return [self.model, self.variant, self.steps, self.guidance]
 
-    def choices(self, offer: Offer, model: str | None) -> list[Any]:
-        """Updates of the targets; the chosen model stays if it is still offered."""
+    def choices(self, offer: Offer, model: str | None, variant: str | None, steps: float, guidance: float) -> list[Any]:
+        """Updates of the targets, given their values; what is chosen stays if it is still offered."""
         names = [each.id for each in offer.models]
-        model = model if model in names else next(iter(names), None)
-        return [gr.update(choices=names, value=model), *self._follow_model(model, offer)]
+        stands = standing(names, model, default_model(offer))
+        variants, *sampling = self._follow_model(stands, variant, offer)
+        same = [gr.skip(), gr.skip()]
+        return [refilled(names, model, stands), variants, *(same if stands == model else sampling)]
 
-    def _follow_model(self, name: str | None, offer: Offer | None) -> list[Any]:
+    def _follow_model(self, name: str | None, variant: str | None, offer: Offer | None) -> list[Any]:
         model = offer.model(name) if offer else None
-        if model is None:
+        if offer is None or model is None:
             return [gr.update(choices=[], value=None), gr.skip(), gr.skip()]
         variants = [each for each in model.variants if self._reference or each != REFERENCE]
-        quantized = [each for each in variants if each != REFERENCE]
-        chosen = next(iter(quantized or variants), None)
-        return [gr.update(choices=variants, value=chosen), model.num_inference_steps, model.guidance_scale]
+        default = default_variant(offer, name, variants)
+        return [refilled(variants, variant, default), model.num_inference_steps, model.guidance_scale]
 
 
 def sampling_body(

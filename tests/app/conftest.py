@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, sync_playwright
 
 from app.application import create_app
 from app.settings import GatewaySettings
@@ -15,7 +16,9 @@ from contract.catalogue import Catalogue, ModelDescription
 from contract.job_store import JobStore
 from contract.recipe import Recipe
 from contract.stages import Stages
+from tests.app.serving import CHROMIUM_FLAGS
 from tests.contract.cards import stage
+from tests.tools import tool
 from tests.valkey import Valkey
 
 CATALOGUE = Catalogue(
@@ -38,6 +41,13 @@ CATALOGUE = Catalogue(
     presets={"minmax-w8a8": Recipe(method="minmax")},
     prompt_sets=("tiny-prompts",),
 )
+ANNOUNCEMENT = Announcement(
+    worker="w",
+    queues=("generate.tiny", "calibrate", "evaluate"),
+    device="cpu",
+    catalogue=CATALOGUE,
+    loaded=(LoadedPipeline(model="tiny", variant="reference", digest=None, resident_bytes=1),),
+)
 GENERATION = {"model": "tiny", "prompt": "a red cube"}
 COMPARISON = {"model": "tiny", "prompt": "a red cube", "variant": "shipped-one"}
 CALIBRATION = {"model": "tiny", "recipe": "minmax-w8a8", "prompts": "tiny-prompts"}
@@ -50,13 +60,20 @@ def valkey() -> Iterator[Valkey]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Of a module, not of the session: while playwright's loop runs, other tests could run none of their own."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=list(CHROMIUM_FLAGS))
+        yield browser
+        browser.close()
+
+
 def connect(valkey: Valkey) -> JobStore:
     """The worker's view of an empty store; a worker that makes pictures has announced itself."""
     valkey.client.flushall()
     store = JobStore(valkey.url, WORKER_TIMEOUTS)
-    loaded = (LoadedPipeline(model="tiny", variant="reference", digest=None, resident_bytes=1),)
-    queues = ("generate.tiny", "calibrate", "evaluate")
-    store.run(announce(Announcement(worker="w", queues=queues, device="cpu", catalogue=CATALOGUE, loaded=loaded)))
+    store.run(announce(ANNOUNCEMENT))
     return store
 
 

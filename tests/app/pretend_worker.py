@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Self
 
+from contract.announcements import Announcement, announce
 from contract.card import Statistic
 from contract.images import ImageStore, image_url
 from contract.job_store import JobStore
@@ -31,13 +34,18 @@ PICTURE = base64.b64decode(
 )
 """An 8 by 8 PNG."""
 
+HEARTBEAT_SECONDS = 2.0
+
 
 class PretendWorker:
-    """Works while the `with` block runs. While `hold` is set, a claimed job runs on until it is canceled."""
+    """Works while the `with` block runs, and announces itself all the while if it has what to announce. While `hold` is
+    set, a claimed job runs on until it is canceled."""
 
-    def __init__(self, store: JobStore, images: ImageStore) -> None:
+    def __init__(self, store: JobStore, images: ImageStore, announcement: Announcement | None = None) -> None:
         self.hold = threading.Event()
         self._store = store
+        self._announcement = announcement
+        self._announced = -math.inf
         self._images = images
         self._reports = ReportStore(images.folder.parent / "reports")
         self._stopped = threading.Event()
@@ -53,6 +61,9 @@ class PretendWorker:
 
     def _work(self) -> None:
         while not self._stopped.wait(0.02):
+            if self._announcement and time.monotonic() - self._announced > HEARTBEAT_SECONDS:
+                self._announced = time.monotonic()
+                self._store.run(announce(self._announcement))
             record = self._store.run(claim(["generate.tiny", "calibrate", "evaluate"], "pretend"))
             if record:
                 self._answer(record, Claimant(record.id, record.attempt))

@@ -75,8 +75,8 @@ def test_settings_that_cannot_work_are_named(env: dict[str, str], words: str) ->
     [
         (None, "No such file"),
         ("[SD15]\nfamily = 'stable_diffusion'\nsource = 'x'\n", "[SD15]: a name has 1 to 64 lower-case letters"),
-        ("[m]\nfamily = 'stable_diffusion'\n", "[m] source: Field required"),
-        ("[m]\nfamily = 'stable_diffusion'\nsource = 'x'\nrevision = 'y'\n", "[m] revision: Extra inputs"),
+        ("[m]\nfamily = 'stable_diffusion'\n", "[m] source: is missing"),
+        ("[m]\nfamily = 'stable_diffusion'\nsource = 'x'\nrevision = 'y'\n", "[m] revision: there is no such field"),
         ("[m\n", "line 1"),
         ("", "it names no model"),
     ],

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from app.settings import GatewaySettings
 from contract.images import ImageStore
-from tests.app.conftest import connect, make_settings
+from tests.app.browsing import PATIENCE, opened, tab
+from tests.app.conftest import ANNOUNCEMENT, connect, make_settings
 from tests.app.pretend_worker import PICTURE, PretendWorker
-from tests.app.serving import CHROMIUM_FLAGS, serving
+from tests.app.serving import serving
 from tests.contract.cards import stage
-from tests.tools import tool
 from tests.valkey import Valkey
-
-PATIENCE = 60_000
-"""Milliseconds that an expectation may take: a busy machine is slow, not wrong."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +28,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> GatewaySettings:
 
 @pytest.fixture(scope="module")
 def worker(settings: GatewaySettings, valkey: Valkey) -> Iterator[PretendWorker]:
-    with closing(connect(valkey)) as store, PretendWorker(store, ImageStore(settings.data_dir / "images")) as worker:
+    images = ImageStore(settings.data_dir / "images")
+    with closing(connect(valkey)) as store, PretendWorker(store, images, ANNOUNCEMENT) as worker:
         yield worker
 
 
@@ -41,34 +39,11 @@ def url(settings: GatewaySettings, valkey: Valkey, worker: PretendWorker) -> Ite
         yield url
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=tool("chromium", "chromium"), args=list(CHROMIUM_FLAGS))
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
     with opened(browser, url) as page:
         expect(page.get_by_label("Model").first).to_have_value("tiny")
         yield page
-
-
-@contextmanager
-def opened(browser: Browser, url: str) -> Iterator[Page]:
-    """The page at an address, loaded; an error of its scripts fails the test."""
-    page = browser.new_page()
-    page.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(url)
-    page.get_by_role("tab").first.wait_for()
-    yield page
-    page.close()
-    assert not faults
 
 
 def test_the_page_shows_its_tabs(page: Page) -> None:
@@ -105,7 +80,7 @@ def test_an_error_of_the_service_is_a_sentence(page: Page) -> None:
     panel = tab(page, "Generate")
     panel.get_by_label("Prompt").fill("   ")
     panel.get_by_role("button", name="Generate").click()
-    expect(panel.get_by_role("status")).to_contain_text("must not be blank.")
+    expect(panel.get_by_role("status")).to_have_text("Prompt: must not be blank.")
     expect(panel.get_by_role("button", name="Generate")).to_be_enabled()
 
 
@@ -190,7 +165,7 @@ def test_no_prompts_to_evaluate_on_is_a_sentence(page: Page) -> None:
     panel = tab(page, "Evaluate")
     panel.get_by_label("Prompts of each set").fill("")
     panel.get_by_role("button", name="Evaluate").click()
-    expect(panel.get_by_role("status")).to_contain_text("limit")
+    expect(panel.get_by_role("status")).to_have_text("Prompts of each set: must be at least 1.")
 
 
 def test_a_service_with_keys_asks_for_one(
@@ -210,9 +185,3 @@ def test_a_service_with_keys_asks_for_one(
         panel.get_by_role("button", name="Evaluate").click()
         expect(panel.get_by_text("Download the report")).to_be_visible()
         assert panel.get_by_role("link", name="Read the whole report").count() == 0  # a browser has no key to send
-
-
-def tab(page: Page, name: str) -> Locator:
-    """The panel of a tab, opened."""
-    page.get_by_role("tab", name=name).click()
-    return page.get_by_role("tabpanel").filter(visible=True)
