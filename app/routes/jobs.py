@@ -150,7 +150,7 @@ async def _events(
                 event, fields = item
                 shown = {name: int(value) if name in _NUMBERS else value for name, value in fields.items()}
                 yield ServerSentEvent(event=str(shown.pop("type")), id=event, data=shown)
-                if ended(fields):
+                if ended(fields) or time.monotonic() > until:
                     return
             elif time.monotonic() > until or await _over(services, record):
                 return

@@ -249,3 +249,18 @@ def test_readiness_knows_models_that_cannot_be_loaded(client: TestClient, valkey
     valkey.client.hset("facsimile:workers", "w", json.dumps(both))
     answer = client.get("/readyz")
     assert (answer.status_code, answer.json()["unusable_models"]) == (200, ["other"])
+
+
+def test_a_stream_ends_in_time_however_much_happens(
+    client: TestClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.routes.jobs.EVENT_SECONDS", 0.0)
+    job = client.post("/v1/generations", json=GENERATION).json()
+    _, claimant = _claim(store)
+    for step in range(5):
+        store.run(renew(claimant, JobProgress(stage="denoise", step=step, steps=5)))
+    first = client.get(job["links"]["events"]).text
+    assert first.count("event: ") == 1  # and the next one goes on from there
+    last = next(line for line in first.splitlines() if line.startswith("id: ")).removeprefix("id: ")
+    rest = client.get(job["links"]["events"], headers={"Last-Event-ID": last}).text
+    assert rest.count("event: ") == 1 and last not in rest
