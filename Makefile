@@ -7,6 +7,7 @@ KERNELS := $(VENV)/.kernels
 PEERS := .venv-peers
 SHAPE ?= shapes-sd
 BATCH ?= 2
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
 .PHONY: setup serve test test-all check format bench bench-peers clean help
@@ -28,11 +29,11 @@ $(KERNELS): $(STAMP) $(wildcard quant/kernels/native/source/*)
 serve: setup ## start broker, worker, gateway and web page on http://127.0.0.1:8000
 	$(BIN)/python -m app
 
-test: setup ## the tests that take minutes at most
-	$(BIN)/python -m pytest
+test: setup ## the tests that take minutes at most, JOBS=... at once
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
 
 test-all: setup ## every test, the slow ones too
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder -m ''
 
 check: $(STAMP) ## style, types and import rules: what CI runs
 	$(BIN)/ruff check .
