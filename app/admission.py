@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from app.errors import Fault, InvalidRequest
 from app.request_bodies import CalibrationBody, ComparisonBody, EvaluationBody, GenerationBody, SamplingBody
@@ -20,6 +21,9 @@ from contract.payloads import (
 from contract.recipe import CalibrationInputs, Recipe
 from contract.registry import Registry
 
+LEAST_MEASURED = 16
+"""Pixels of a side: the window of structural similarity has 11, and sides are multiples of 8."""
+
 HELD_OUT = 16
 """Prompts that a variant is measured on."""
 
@@ -31,6 +35,8 @@ def generation(body: GenerationBody, catalogue: Catalogue, registry: Registry) -
         _published(registry, body.model, body.variant, REFERENCE)
     if body.score and body.variant == REFERENCE:
         raise _invalid("score", "is for variants: the reference cannot be measured against itself")
+    if body.score:
+        _measurable(sampling)
     return GenerationPayload(**sampling, variant=body.variant, output_format=body.output_format, score=body.score)
 
 
@@ -38,6 +44,7 @@ def comparison(body: ComparisonBody, catalogue: Catalogue, registry: Registry) -
     """The payload of a comparison. Raises InvalidRequest."""
     sampling = _sampling(body, catalogue)
     _published(registry, body.model, body.variant)
+    _measurable(sampling)
     return ComparisonPayload(**sampling, variant=body.variant)
 
 
@@ -103,7 +110,7 @@ def _evaluated(body: EvaluationBody, published: list[str]) -> tuple[str, ...]:
     return tuple(published)
 
 
-def _sampling(body: SamplingBody, catalogue: Catalogue) -> dict[str, object]:
+def _sampling(body: SamplingBody, catalogue: Catalogue) -> dict[str, Any]:
     description = _model(body.model, catalogue)
     if body.scheduler is not None:
         _known("scheduler", body.scheduler, catalogue.schedulers)
@@ -116,6 +123,12 @@ def _sampling(body: SamplingBody, catalogue: Catalogue) -> dict[str, object]:
         if sampling[name] > most:
             raise _invalid(name, f"must be at most {most} for {body.model}")
     return sampling
+
+
+def _measurable(sampling: dict[str, Any]) -> None:
+    for side in ("width", "height"):
+        if sampling[side] < LEAST_MEASURED:
+            raise _invalid(side, f"must be at least {LEAST_MEASURED} where pictures are measured")
 
 
 def _model(name: str, catalogue: Catalogue) -> ModelDescription:

@@ -36,6 +36,7 @@ STATUS: Mapping[str, HTTPStatus] = {
     "invalid-request": HTTPStatus.UNPROCESSABLE_ENTITY,
     "idempotency-key-reused": HTTPStatus.UNPROCESSABLE_ENTITY,
     "queue-full": HTTPStatus.TOO_MANY_REQUESTS,
+    "too-many-streams": HTTPStatus.TOO_MANY_REQUESTS,
     "internal": HTTPStatus.INTERNAL_SERVER_ERROR,
     "variant-unusable": HTTPStatus.INTERNAL_SERVER_ERROR,
     "overloaded": HTTPStatus.SERVICE_UNAVAILABLE,
@@ -45,6 +46,7 @@ STATUS: Mapping[str, HTTPStatus] = {
 }
 RETRY_AFTER: Mapping[str, int] = {
     "queue-full": 5,
+    "too-many-streams": 5,
     "overloaded": 1,
     "broker-unavailable": 2,
     "broker-full": 60,
@@ -120,6 +122,12 @@ class NotJson(ContractError):
     """A body is there, and not sent as JSON."""
 
     code = "not-json"
+
+
+class TooManyStreams(ContractError):
+    """As many clients hang on as may."""
+
+    code = "too-many-streams"
 
 
 class NoWorker(ContractError):

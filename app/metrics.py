@@ -53,6 +53,15 @@ class CensusCollector(Collector):
         yield GaugeMetricFamily("facsimile_workers_live", "Workers heard of lately", live)
         yield self._workers()
         yield GaugeMetricFamily("facsimile_jobs_open", "Jobs that are queued or running", self._census.open_jobs)
+        for name, text, size in (
+            ("facsimile_broker_memory_bytes", "Memory that the broker uses", self._census.memory_bytes),
+            (
+                "facsimile_broker_memory_most_bytes",
+                "Memory that the broker may use; 0: all",
+                self._census.most_memory_bytes,
+            ),
+        ):
+            yield GaugeMetricFamily(name, text, size)
         yield from self._queues(self._census)
         yield from self._counts(self._census.counts)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from app.api_keys import ApiKeys
-from app.errors import NoWorker
+from app.api_keys import ApiKeys, Owner
+from app.errors import NoWorker, TooManyStreams
+from app.followers import IN_ALL, OF_ONE_KEY, Followers
 from app.settings import GatewaySettings
 from app.wake_up import TokenSender
 from contract.announcements import Heard, Roll, RollCall
@@ -33,6 +35,7 @@ class Services:
     keys: ApiKeys
     tokens: TokenSender
     workers: RollCall = field(default_factory=RollCall)
+    followers: Followers = field(default_factory=Followers)
 
     async def roll(self) -> Roll:
         """What the workers announced."""
@@ -48,11 +51,6 @@ class Services:
         if catalogue is None:
             raise NoWorker("no worker has started yet; try again in a moment")
         return catalogue
-
-    async def served(self, queue: str) -> None:
-        """Raises NoWorker unless a worker for this queue is running, or was a moment ago."""
-        if not (await self.roll()).serves(queue):
-            raise NoWorker(f"no worker that serves the queue {queue} is running; try again in a moment")
 
     async def close(self) -> None:
         """Close all connections."""
@@ -84,3 +82,35 @@ async def _shared(request: Request) -> Services:  # FastAPI would call a plain f
 
 
 Shared = Annotated[Services, Depends(_shared)]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What workers offer, as one request sees it."""
+
+    catalogue: Catalogue
+    roll: Roll
+
+    def require(self, queue: str) -> None:
+        """Raises NoWorker unless a worker for this queue is running, or was a moment ago."""
+        if not self.roll.serves(queue):
+            raise NoWorker(f"no worker that serves the queue {queue} is running; try again in a moment")
+
+
+async def offer(services: Shared) -> Offer:
+    """A dependency, asked for once in a request. Raises NoWorker before the first worker was heard."""
+    roll = await services.roll()
+    if roll.catalogue is None:
+        raise NoWorker("no worker has started yet; try again in a moment")
+    return Offer(roll.catalogue, roll)
+
+
+Offered = Annotated[Offer, Depends(offer)]
+
+
+async def follower(services: Shared, owner: Owner) -> AsyncIterator[None]:
+    """A dependency of streams, until their end. Raises TooManyStreams."""
+    if services.followers.full(owner):
+        raise TooManyStreams(f"a key may follow {OF_ONE_KEY} jobs at once, and all keys {IN_ALL}; close some streams")
+    with services.followers.one_more(owner):
+        yield

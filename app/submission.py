@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
@@ -10,8 +11,8 @@ from pydantic import BaseModel
 from structlog.contextvars import bind_contextvars
 
 from app.answers import JobAnswer, job_answer, job_url
-from app.api_keys import Holder, Role
-from app.services import Services, services_of
+from app.api_keys import ApiKey, Holder, Role
+from app.services import Offer, Offered, Services, services_of
 from app.waiting import preferred_wait, wait_for
 from contract.broker import CALIBRATE, EVALUATE, generate_queue
 from contract.jobs import JobKind, JobMessage, JobRecord
@@ -25,22 +26,19 @@ _QUEUES = {JobKind.CALIBRATION: CALIBRATE, JobKind.EVALUATION: EVALUATE}
 """Of the kinds that do not wait among a model's pictures, and that ask for the role of a calibrator."""
 
 
+@dataclass(frozen=True)
 class Submitter:
-    """A dependency of the routes that accept jobs."""
+    """Accepts a job for one request."""
 
-    def __init__(
-        self,
-        request: Request,
-        response: Response,
-        key: Holder,
-        idempotency_key: IdempotencyKey = None,
-        prefer: Prefer = None,
-    ) -> None:
-        self._services: Services = services_of(request)
-        self._request = request
-        self._response = response
-        self._key = key
-        self._idempotency_key = idempotency_key
+    _request: Request
+    _response: Response
+    _key: ApiKey
+    _offer: Offer
+    _idempotency_key: str | None
+
+    @property
+    def _services(self) -> Services:
+        return services_of(self._request)
 
     async def accept(self, kind: JobKind, body: BaseModel, payload: Payload) -> JobAnswer:
         """Accept the job, or find the one that was accepted before with the same key; then wait if that is preferred.
@@ -48,15 +46,16 @@ class Submitter:
         services = self._services
         self._key.require(Role.CALIBRATOR if kind in _QUEUES else Role.USER)
         submission = self._submission(kind, body, payload)
-        await services.served(submission.queue)
+        self._offer.require(submission.queue)
         accepted = await services.store.run(submit(submission, open_jobs=services.settings.open_jobs))
         bind_contextvars(job=accepted.id)
         if not accepted.replayed:
             services.tokens.send(JobMessage(job=accepted.id, queue=submission.queue))
         record = await services.store.run(find(accepted.id))
         seconds = preferred_wait(self._request)
-        if seconds:
-            record = await wait_for(services.store, self._request, record, seconds)
+        if seconds and not services.followers.full(self._key.owner):
+            with services.followers.one_more(self._key.owner):
+                record = await wait_for(services.store, self._request, record, seconds)
         self._head(record, accepted.replayed, seconds)
         return job_answer(record)
 
@@ -85,7 +84,19 @@ class Submitter:
             headers["Retry-After"] = "1"
 
 
-Accept = Annotated[Submitter, Depends()]
+async def submitter(
+    request: Request,
+    response: Response,
+    key: Holder,
+    offer: Offered,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Submitter:
+    """A dependency of the routes that accept jobs."""
+    return Submitter(request, response, key, offer, idempotency_key)
+
+
+Accept = Annotated[Submitter, Depends(submitter)]
 
 
 def _scoped(owner: str, kind: JobKind, key: str | None) -> str:

@@ -141,6 +141,35 @@ def _gateway(result: dict[str, Any]) -> str:
     return f"### Answers\n\n{_where(result)} {load}\n\n{_table(head, rows)}"
 
 
+def _service_step(result: dict[str, Any]) -> str:
+    rows = [
+        (
+            dtype,
+            f"`{variant}`",
+            *(
+                f"{places[place]['median']:.1f} {_range(places[place], 1)}"
+                for place in ("service", "process", "engine")
+            ),
+            f"{result['service/process'][dtype][variant]:.2f}",
+        )
+        for dtype, variants in result["step_ms"].items()
+        for variant, places in variants.items()
+    ]
+    head = ("dtype", "model", "by POST, ms", "plain process, ms", "denoiser alone, ms", "by POST / process")
+    return f"### A step, by place: {result['model']}\n\n{_where(result)}\n\n{_table(head, rows)}"
+
+
+def _priority(result: dict[str, Any]) -> str:
+    rows = [("nothing", "", "", f"{result['alone_s']:.2f} s", "1.00")]
+    for kind, beside in result["during"].items():
+        rows.append((kind, "all", str(beside["progress_events"]), "", f"{beside['p50_ratio']:.2f}"))
+        for stage, each in beside["by_stage"].items():
+            rows.append(("", stage, "", f"{each['pictures']} pictures", f"{each['p50_ratio']:.2f}"))
+    head = ("beside a picture", "stage", "steps seen", "", "median / alone")
+    title = f"### Pictures beside other work: {result['model']}, `{result['variant']}`"
+    return f"{title}\n\n{_where(result)}\n\n{_table(head, rows)}"
+
+
 def _where(result: dict[str, Any]) -> str:
     machine = result["machine"]
     flags = ", ".join(f for f in machine["flags"] if f not in {"avx2", "avx512f", "amx_tile"})
@@ -181,6 +210,8 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "kernels": _kernels,
     "loading": _loading,
     "gateway": _gateway,
+    "service_step": _service_step,
+    "priority": _priority,
 }
 PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {
     "unet_step": plots.steps,

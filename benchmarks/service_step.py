@@ -15,24 +15,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 from rich.table import Table
 
 from benchmarks.contest import spread
 from benchmarks.machine import machine, today
 from benchmarks.result import AsJson, Keep, save, stdout
+from benchmarks.served import MODEL, picture_seconds, service
 from benchmarks.shape import ROOT
 
-MODEL = "shapes-sd"
-PROMPT = "a small red metal cube left of a large blue matte ball, light floor"
 FEW, MANY = 5, 30
 DTYPES = ("float32", "bfloat16")
 VARIANTS = ("reference", "w8a8-minmax")
@@ -44,7 +41,8 @@ def measure(rounds: int, dtypes: tuple[str, ...]) -> dict[str, Any]:
     """Milliseconds of a step by dtype, variant and place, and service / process as the median over the rounds."""
     steps: dict[str, dict[str, dict[str, list[float]]]] = {}
     for dtype in dtypes:
-        with tempfile.TemporaryDirectory() as folder, _service(Path(folder), dtype) as served, _plain(dtype) as plain:
+        with tempfile.TemporaryDirectory() as folder, service(Path(folder), dtype) as http, _plain(dtype) as plain:
+            served = partial(picture_seconds, http)
             steps[dtype] = _alternate(
                 {"service": served, "process": plain("picture"), "engine": plain("denoiser")}, rounds
             )
@@ -84,44 +82,6 @@ def _alternate(places: dict[str, Timed], rounds: int) -> dict[str, dict[str, lis
             if count:  # the first round lays out weights
                 found[variant][place].append(1000 * (many - few) / (MANY - FEW))
     return found
-
-
-@contextmanager
-def _service(folder: Path, dtype: str) -> Iterator[Timed]:
-    """A service of its own, whose model has this dtype; pictures are asked for by POST, one at a time."""
-    table = tomllib.loads((ROOT / "models" / "models.toml").read_text())[MODEL]
-    table |= {"source": str(ROOT / "models" / MODEL), "dtype": dtype}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
-    (folder / "models.toml").write_text("\n".join([f"[{MODEL}]", *lines]))
-    env = {"FACSIMILE_MODELS": str(folder / "models.toml"), "FACSIMILE_DATA_DIR": str(folder / "data"),
-           "FACSIMILE_PORT": "0", "FACSIMILE_METRICS_PORT": "0", "FACSIMILE_UI": "false"}  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app"], cwd=ROOT, env=os.environ | env, stdout=subprocess.PIPE, text=True,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        with httpx.Client(base_url=_address(process), timeout=90) as http:
-            yield lambda variant, steps: _posted(http, variant, steps)
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _address(process: subprocess.Popen[str]) -> str:
-    for line in process.stdout or ():
-        if line.startswith("ready: "):
-            return line.removeprefix("ready: ").strip()
-    raise RuntimeError(f"the service ended with status {process.wait()}")
-
-
-def _posted(http: httpx.Client, variant: str, steps: int) -> float:
-    body = {"model": MODEL, "variant": variant, "prompt": PROMPT, "seed": 7, "num_inference_steps": steps}
-    start = time.perf_counter()
-    answer = http.post("/v1/generations", json=body, headers={"Prefer": "wait=60"}).json()
-    seconds = time.perf_counter() - start
-    if answer["status"] != "succeeded":
-        raise RuntimeError(str(answer["error"]))
-    return seconds
 
 
 @contextmanager

@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from benchmarks.served import MODEL, PROMPT
 from quant.cli.options import MODELS, VARIANTS, describe, variant_folder
 from quant.generation import Sampling, generate
 from quant.pipelines import denoiser_of, load_reference, load_variant
-
-MODEL = "shapes-sd"
-PROMPT = "a small red metal cube left of a large blue matte ball, light floor"
 
 
 @cache
@@ -26,7 +24,7 @@ def pipeline(variant: str, dtype: str) -> DiffusionPipeline:
     """The pipeline as a worker loads it."""
     if variant == "reference":
         return load_reference(describe(MODEL, MODELS).model_copy(update={"dtype": dtype}))
-    return load_variant(variant_folder(MODEL, variant, VARIANTS))
+    return load_variant(variant_folder(MODEL, variant, VARIANTS), dtype)
 
 
 @torch.no_grad()

@@ -49,6 +49,8 @@ class Announcement(BaseModel):
     device: str
     catalogue: Catalogue
     loaded: tuple[LoadedPipeline, ...]
+    unusable: tuple[Identifier, ...] = ()
+    """Models that could not be loaded the last time; the worker tries again."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,14 @@ class Queue:
 
 @dataclass(frozen=True)
 class Census:
-    """Open jobs, totals since the data set began (such as `finished:generation:failed`), and the queues."""
+    """Open jobs, totals since the data set began (such as `finished:generation:failed`), the queues, and the bytes that
+    the broker uses and may use at most (0: no bound)."""
 
     open_jobs: int
     counts: dict[str, int]
     queues: tuple[Queue, ...]
+    memory_bytes: int = 0
+    most_memory_bytes: int = 0
 
 
 def announce(announcement: Announcement) -> Call[str]:
@@ -160,6 +165,7 @@ class _Said(BaseModel):
     queues: tuple[str, ...]
     device: str
     loaded: tuple[LoadedPipeline, ...]
+    unusable: tuple[Identifier, ...] = ()
 
 
 @lru_cache(maxsize=256)
@@ -192,6 +198,7 @@ def _union(catalogues: list[Catalogue]) -> Catalogue:
 
 
 def _read_census(reply: list[Any]) -> Census:
-    open_jobs, counts, *queues = reply
+    open_jobs, counts, (used, most), *queues = reply
     totals = {name: int(total) for name, total in zip(counts[::2], counts[1::2], strict=True)}
-    return Census(open_jobs, totals, tuple(Queue(name, int(depth), float(age)) for name, depth, age in queues))
+    waiting = tuple(Queue(name, int(depth), float(age)) for name, depth, age in queues)
+    return Census(open_jobs, totals, waiting, used, most)

@@ -36,8 +36,9 @@ class SamplerSignature(BaseModel):
 
 
 class ConsistencyReport(BaseModel):
-    """Variant against reference on the same noise, on prompts that calibration never saw. `noise_floor` is the same
-    comparison for the reference in bfloat16 against itself in float32."""
+    """Variant against reference on the same noise, on prompts that calibration never saw, both computing in `dtype`.
+    `noise_floor` is the same comparison for the reference against itself in another dtype: bfloat16 beside float32, and
+    float32 beside any other."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,6 +47,7 @@ class ConsistencyReport(BaseModel):
     seed: int
     metrics: dict[str, Statistic]
     noise_floor: dict[str, Statistic]
+    dtype: str = "float32"
 
 
 class Card(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -19,13 +20,14 @@ class CatalogueError(ContractError):
 
 
 class ModelDescription(BaseModel):
-    """One model: its family, where its weights are (a folder or a hub id), and the sampling it is meant for."""
+    """One model: its family, where its weights are (a folder or a hub id), what it computes in (`auto`: bfloat16 where
+    the device multiplies it, else float32), and the sampling it is meant for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     family: str
     source: str
-    dtype: str = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     width: int = Field(default=512, ge=8, multiple_of=8)
     height: int = Field(default=512, ge=8, multiple_of=8)
     max_width: int = Field(default=1024, ge=8, multiple_of=8)

@@ -62,6 +62,11 @@ class AsyncJobStore:
         nothing happens, so that the reader can look whether it should go on. Never ends by itself."""
         return self._events.events(job, after)
 
+    async def any_event_after(self, job: str, after: str) -> bool:
+        """Whether a job has an event after the one with id `after`."""
+        with _translated():
+            return bool(await self._redis.xrange(f"{PREFIX}events:{job}", min=f"({after}", count=1))
+
     async def dropped(self, job: str, after: str) -> bool:
         """Whether events after `after` are gone because the stream is bounded."""
         with _translated():

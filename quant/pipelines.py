@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, cast
 
-import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
 
 import quant.families
 from quant.checkpoint import verify
+from quant.dtypes import resolved_dtype, torch_dtype
 from quant.errors import CheckpointError, ModelError, QuantError, first_line
 from quant.layout import quantized_layers
 from quant.registry import family_of, find
@@ -34,9 +34,10 @@ def load_reference(description: Source) -> DiffusionPipeline:
 
     Raises ModelError when the weights are not there, unreadable, or of another family."""
     family = find(quant.families, description.family)
-    dtype = getattr(torch, description.dtype, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ModelError(f"dtype {description.dtype!r} of {description.source} is no floating-point type of torch")
+    try:
+        dtype = torch_dtype(resolved_dtype(description.dtype))
+    except ValueError as error:
+        raise ModelError(f"{error}, in the description of {description.source}") from error
     try:
         pipeline = family.PIPELINE.from_pretrained(
             description.source, dtype=dtype, use_safetensors=True, local_files_only=True
@@ -50,19 +51,20 @@ def load_reference(description: Source) -> DiffusionPipeline:
     return _quiet(pipeline)
 
 
-def load_variant(folder: Path) -> DiffusionPipeline:
-    """The quantized pipeline in `folder`, its files checked against the digest of its card.
+def load_variant(folder: Path, dtype: str = "float32") -> DiffusionPipeline:
+    """The quantized pipeline in `folder`, its files checked against the digest of its card; what is not quantized
+    computes in `dtype`.
 
     Raises CheckpointError, naming the file or the tensor."""
     verify(folder)
-    return load_unsigned(folder)
+    return load_unsigned(folder, dtype)
 
 
-def load_unsigned(folder: Path) -> DiffusionPipeline:
+def load_unsigned(folder: Path, dtype: str = "float32") -> DiffusionPipeline:
     """As `load_variant`, for a checkpoint that has no card yet: only the tensors themselves are checked."""
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+            folder, dtype=torch_dtype(resolved_dtype(dtype)), use_safetensors=True, local_files_only=True
         )
     except Exception as error:
         if isinstance(error, QuantError) or no_memory(error):

@@ -53,6 +53,14 @@ def allows(level: str) -> bool:
     return not CAP or order.index(level) <= order.index(CAP)
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has products of bfloat16, and the cap leaves them."""
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    return allows("avx512_bf16") and bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
 def describe() -> str | None:
     """A sentence about the cap, if there is one."""
     if not CAP:

@@ -23,6 +23,7 @@ from quant.calibration.journal import Journal, sweep
 from quant.calibration.workbench import Inputs, Progress
 from quant.checkpoint import CARD, denoiser_bytes, digest, save_checkpoint
 from quant.comparison import CONSISTENCY, evaluate
+from quant.dtypes import resolved_dtype
 from quant.errors import RecipeMismatch
 from quant.evaluation.identity import CALIBRATING, code_digest, key_of, machine, weights_digest
 from quant.generation import Sampling
@@ -53,6 +54,11 @@ class Quantization:
     held_out: list[Prompt]
     prompt_set: str
 
+    @property
+    def exact(self) -> ModelDescription:
+        """The model in float32: what calibration computes with, whatever is served."""
+        return self.description.model_copy(update={"dtype": "float32"})
+
 
 def quantize(job: Quantization, folder: Path, on_progress: Progress, journal: Path | None = None) -> Card:
     """Writes the checkpoint and its card to `folder`, which must be empty, and returns the card.
@@ -69,7 +75,7 @@ def quantize(job: Quantization, folder: Path, on_progress: Progress, journal: Pa
     if journal is not None:
         sweep(journal, _ABANDONED)
     finished = Journal(None if journal is None else journal / _identity(job, stages))
-    pipeline = load_reference(job.description)
+    pipeline = load_reference(job.exact)
     layout = run(pipeline, job.recipe, stages, _inputs(job), finished, on_progress)
     cost = _Cost(finished.seconds, memory.resident_bytes)
     on_progress("save", 0, 1)
@@ -142,9 +148,9 @@ class _Cost:
 
 def _card(job: Quantization, folder: Path, cost: _Cost, on_progress: Progress) -> Card:
     reference = load_reference(job.description)
-    served = load_unsigned(folder)
+    served = load_unsigned(folder, job.description.dtype)
     sampling = replace(_sampling(job), seed=HELD_OUT_SEED)
-    arms = {"variant": served, "noise_floor": bfloat16_copy(reference)}
+    arms = {"variant": served, "noise_floor": _rounded(job, reference)}
     measured = evaluate(reference, arms, job.held_out, sampling, CONSISTENCY, on_progress)
     return Card(
         model=job.model,
@@ -166,10 +172,17 @@ def _card(job: Quantization, folder: Path, cost: _Cost, on_progress: Progress) -
             seed=HELD_OUT_SEED,
             metrics=measured["variant"],
             noise_floor=measured["noise_floor"],
+            dtype=resolved_dtype(job.description.dtype),
         ),
         versions={name: importlib.metadata.version(name) for name in ("diffusers", "transformers")}
         | {"torch": str(torch.__version__)},
     )
+
+
+def _rounded(job: Quantization, reference: DiffusionPipeline) -> DiffusionPipeline:
+    """What differs from the reference by the rounding of floats alone: bfloat16 beside float32, and float32 beside a
+    type of 16 bits."""
+    return bfloat16_copy(reference) if job.description.dtype == "float32" else load_reference(job.exact)
 
 
 def _float_layers(pipeline: DiffusionPipeline) -> tuple[str, ...]:

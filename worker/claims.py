@@ -70,5 +70,6 @@ class ClaimLoop:
             if not self._busy.locked():
                 try:
                     self.drain()
+                    self._compute.run(self._runtime.pipelines.try_again)
                 except Exception:
                     _log.exception("no claim")

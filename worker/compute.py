@@ -7,11 +7,15 @@ the main thread had warmed the models up and another one drew with them."""
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
+
+LOWEST = 19
+"""The nice value of threads that yield to others."""
 
 Answer = TypeVar("Answer")
 _log = structlog.get_logger(__name__)
@@ -32,7 +36,9 @@ class ComputeThread:
 
 
 def _yield_to_others() -> None:
+    """Lowest priority for this thread, and for those that it will start. Not the idle class: a thread of it that holds
+    the interpreter's lock would keep the lease and the heartbeat waiting while pictures take all processors."""
     try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # of this thread, and of those that it will start
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
     except (AttributeError, OSError) as error:
         _log.warning("calibrations do not yield to pictures", error=str(error))

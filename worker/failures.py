@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,8 +21,11 @@ STORAGE_FULL = JobError(code="storage-full", message="there is no room for what 
 STORAGE_UNUSABLE = JobError(code="storage-unusable", message="the worker cannot use a file that the job needs")
 
 _PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\"`,;]+/)+[^\s/:'\"`,;]+/?")
-_FOREIGN_ERRNO = re.compile(r"\bcode: (\d+)\b")
+_FOREIGN_ERRNO = re.compile(r"\b(?:code:|os error) (\d+)\b")
 """How safetensors tells what the operating system answered."""
+
+_TORCH_WRITES = "inline_container.cc"
+"""What torch names when it cannot write a file, without saying why."""
 
 
 def failure_of(error: Exception) -> JobError | None:
@@ -54,7 +58,7 @@ def _errno(error: BaseException) -> int | None:
     if type(error).__module__.startswith("safetensors"):
         found = _FOREIGN_ERRNO.search(str(error))
         return int(found[1]) if found else None
-    return None
+    return errno.EIO if isinstance(error, RuntimeError) and _TORCH_WRITES in str(error) else None
 
 
 def _no_memory(error: Exception) -> bool:

@@ -20,6 +20,9 @@ from contract.payloads import REFERENCE
 from contract.registry import Registry
 from worker.metrics import MODEL_LOAD_SECONDS, RESIDENT_BYTES, expect_pipeline
 
+RETRY_SECONDS = 30.0
+"""Between two tries to load a model that could not be loaded."""
+
 Key = tuple[str, str]
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +50,7 @@ class PipelineCache:
         self._device = device
         self._capacity = capacity
         self._loaded: OrderedDict[Key, LoadedModel] = OrderedDict()
+        self._unusable: dict[str, float] = {}
         self._lock = threading.Lock()
         for model in models:
             expect_pipeline(model, REFERENCE, None)
@@ -67,6 +71,22 @@ class PipelineCache:
             for (model, variant), entry in held
         )
 
+    def unusable(self) -> tuple[str, ...]:
+        """The models whose reference could not be loaded the last time."""
+        with self._lock:
+            return tuple(sorted(self._unusable))
+
+    def try_again(self) -> None:
+        """Load one model that could not be loaded, if its last try is long enough ago: its folder may be back."""
+        now = time.monotonic()
+        with self._lock:
+            due = [model for model, tried in self._unusable.items() if now - tried >= RETRY_SECONDS]
+        for model in due[:1]:
+            try:
+                self.get(model, REFERENCE)
+            except Exception as error:  # as when a job asks for it, which is told the reason
+                _log.warning("model still unusable", model=model, error=type(error).__name__)
+
     def clear(self) -> None:
         """Forget every pipeline."""
         with self._lock:
@@ -79,7 +99,15 @@ class PipelineCache:
 
         if model not in self._models:
             raise RegistryError(f"this worker has no model {model}")
-        return self._keep((model, REFERENCE), None, lambda: load_reference(self._models[model]))
+        try:
+            loaded = self._keep((model, REFERENCE), None, lambda: load_reference(self._models[model]))
+        except Exception:
+            with self._lock:
+                self._unusable[model] = time.monotonic()
+            raise
+        with self._lock:
+            self._unusable.pop(model, None)
+        return loaded
 
     def _variant(self, model: str, variant: str) -> LoadedModel:
         from quant.pipelines import load_variant
@@ -87,7 +115,11 @@ class PipelineCache:
         published = self._registry.get(model, variant)
         if published is None:
             raise RegistryError(f"{model} has no variant {variant} any more")
-        return self._keep((model, variant), published.card, lambda: load_variant(published.folder))
+        return self._keep((model, variant), published.card, lambda: load_variant(published.folder, self._dtype(model)))
+
+    def _dtype(self, model: str) -> str:
+        """A variant computes in its model's dtype; float32 for one whose model is not served here."""
+        return self._models[model].dtype if model in self._models else "float32"
 
     def _keep(self, key: Key, card: Card | None, load: Callable[[], Any]) -> LoadedModel:
         held = self._loaded.get(key)

@@ -44,6 +44,7 @@ class Runtime:
             device=self.device,
             catalogue=self.catalogue,
             loaded=self.pipelines.loaded(),
+            unusable=self.pipelines.unusable(),
         )
 
 
@@ -51,12 +52,16 @@ def start_runtime(settings: WorkerSettings, served: tuple[str, ...]) -> Runtime:
     """A worker that serves one or more of `generate` (the queues of all models), `calibrate` and `evaluate`. Raises
     ContractError and QuantError for unreadable models, recipes or prompts."""
     from quant.catalogue import catalogue
+    from quant.dtypes import resolved_dtype
 
-    models = read_models(settings.models)
+    device = _device(settings.device)
+    models = {
+        name: model.model_copy(update={"dtype": resolved_dtype(model.dtype, device)})
+        for name, model in read_models(settings.models).items()
+    }
     generate = tuple(generate_queue(model) for model in models)
     queues = {"generate": generate, "calibrate": (CALIBRATE,), "evaluate": (EVALUATE,)}
     registry = Registry(settings.variants, settings.data_dir)
-    device = _device(settings.device)
     return Runtime(
         name=f"{socket.gethostname()}-{os.getpid()}",
         settings=settings,

@@ -7,7 +7,7 @@ from app.answers import JobAnswer
 from app.openapi import problems
 from app.request_bodies import CalibrationBody
 from app.routes.jobs import accepting, job_routes
-from app.services import Shared
+from app.services import Offered, Shared
 from app.submission import Accept
 from contract.jobs import JobKind
 
@@ -15,7 +15,7 @@ router = job_routes(JobKind.CALIBRATION)
 
 
 @router.post("", **accepting(JobKind.CALIBRATION, problems(409)))
-async def create(body: CalibrationBody, services: Shared, submitter: Accept) -> JobAnswer:
+async def create(body: CalibrationBody, services: Shared, offer: Offered, submitter: Accept) -> JobAnswer:
     """Make a new variant of a model, measured and ready to be served."""
-    payload = admission.calibration(body, await services.catalogue(), services.registry)
+    payload = admission.calibration(body, offer.catalogue, services.registry)
     return await submitter.accept(JobKind.CALIBRATION, body, payload)

@@ -6,7 +6,7 @@ from app import admission
 from app.answers import JobAnswer
 from app.request_bodies import ComparisonBody
 from app.routes.jobs import accepting, job_routes
-from app.services import Shared
+from app.services import Offered, Shared
 from app.submission import Accept
 from contract.jobs import JobKind
 
@@ -14,7 +14,7 @@ router = job_routes(JobKind.COMPARISON)
 
 
 @router.post("", **accepting(JobKind.COMPARISON))
-async def create(body: ComparisonBody, services: Shared, submitter: Accept) -> JobAnswer:
+async def create(body: ComparisonBody, services: Shared, offer: Offered, submitter: Accept) -> JobAnswer:
     """Make the same pictures with the reference and with a variant, from the same noise, and measure the difference."""
-    payload = admission.comparison(body, await services.catalogue(), services.registry)
+    payload = admission.comparison(body, offer.catalogue, services.registry)
     return await submitter.accept(JobKind.COMPARISON, body, payload)

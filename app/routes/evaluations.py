@@ -6,7 +6,7 @@ from app import admission
 from app.answers import JobAnswer
 from app.request_bodies import EvaluationBody
 from app.routes.jobs import accepting, job_routes
-from app.services import Shared
+from app.services import Offered, Shared
 from app.submission import Accept
 from contract.jobs import JobKind
 
@@ -14,7 +14,7 @@ router = job_routes(JobKind.EVALUATION)
 
 
 @router.post("", **accepting(JobKind.EVALUATION))
-async def create(body: EvaluationBody, services: Shared, submitter: Accept) -> JobAnswer:
+async def create(body: EvaluationBody, services: Shared, offer: Offered, submitter: Accept) -> JobAnswer:
     """Measure variants against the reference over whole prompt sets, with intervals, floors and a report."""
-    payload = admission.evaluation(body, await services.catalogue(), services.registry)
+    payload = admission.evaluation(body, offer.catalogue, services.registry)
     return await submitter.accept(JobKind.EVALUATION, body, payload)

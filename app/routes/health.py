@@ -6,8 +6,11 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from app.services import Shared
+from contract.broker import generate_queue
 from contract.errors import StoreFull, StoreUnavailable
 from contract.transitions import probe
+
+GENERATE = generate_queue("")
 
 router = APIRouter(tags=["health"])
 
@@ -19,12 +22,13 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether pictures can be made now, and the reason if not."""
+    """Whether pictures can be made now, and the reason if not; and which models cannot be loaded now."""
 
     ready: bool
     broker: bool
     workers: int
     reason: str | None = None
+    unusable_models: list[str] = []
 
 
 @router.get("/healthz", summary="Whether the process lives")
@@ -47,7 +51,11 @@ async def get_readiness(services: Shared, response: Response) -> Readiness:
         response.status_code = 503
         return Readiness(ready=False, broker=isinstance(error, StoreFull), workers=0, reason=str(error))
     live = [item.announcement for item in heard if item.live]
-    if any(queue.startswith("generate.") for announcement in live for queue in announcement.queues):
-        return Readiness(ready=True, broker=True, workers=len(live))
+    served = {queue: each for each in live for queue in each.queues if queue.startswith(GENERATE)}
+    usable = [queue for queue, each in served.items() if queue.removeprefix(GENERATE) not in each.unusable]
+    unusable = sorted(queue.removeprefix(GENERATE) for queue in served.keys() - set(usable))
+    if usable:
+        return Readiness(ready=True, broker=True, workers=len(live), unusable_models=unusable)
     response.status_code = 503
-    return Readiness(ready=False, broker=True, workers=len(live), reason="no worker that makes pictures is alive")
+    reason = "no model can be loaded" if unusable else "no worker that makes pictures is alive"
+    return Readiness(ready=False, broker=True, workers=len(live), reason=reason, unusable_models=unusable)

@@ -14,7 +14,7 @@ from app.api_keys import Owner
 from app.content_type import sent_as_json
 from app.errors import NothingLeft
 from app.openapi import problems
-from app.services import Services, Shared
+from app.services import Services, Shared, follower
 from app.waiting import ended
 from contract.errors import JobMissing
 from contract.job_store import START
@@ -50,7 +50,7 @@ def job_routes(kind: JobKind) -> APIRouter:
     async def unseen(
         services: Shared, record: Annotated[JobRecord, Depends(found)], last_event_id: LastEventId = START
     ) -> JobRecord:
-        if record.state.terminal and not await _any_after(services, record, last_event_id):
+        if record.state.terminal and not await services.store.any_event_after(record.id, last_event_id):
             raise NothingLeft
         return record
 
@@ -77,7 +77,12 @@ def job_routes(kind: JobKind) -> APIRouter:
         name=f"follow_{kind}",
         summary=f"Follow {noun} by server-sent events",
         response_class=EventSourceResponse,
-        responses={204: {"description": "The job has ended, and you have seen all its events"}, **of_one},
+        responses={
+            204: {"description": "The job has ended, and you have seen all its events"},
+            **of_one,
+            **problems(429),
+        },
+        dependencies=[Depends(follower)],
     )
     async def events(
         request: Request,
@@ -131,11 +136,6 @@ def _finder(kind: JobKind) -> Callable[..., Coroutine[Any, Any, JobRecord]]:
         return record
 
     return found
-
-
-async def _any_after(services: Services, record: JobRecord, after: str) -> bool:
-    async with aclosing(services.store.events(record.id, after)) as stream:
-        return await anext(stream) is not None
 
 
 async def _events(

@@ -27,7 +27,7 @@ def paired_scores(job: Evaluation, variant: str, cache: Path) -> Scores:
     backbones = Backbones(job.backbones)
     metrics, _ = choose(job.metrics, backbones, described.height, described.width)
     run = Run(reference_arms(described, job.device)[0], job.sampling, metrics, backbones, TensorCache(cache))
-    arm = variant_arm(variant, folder, read_card(folder), job.device)
+    arm = variant_arm(variant, folder, read_card(folder), job.description.dtype, job.device)
     found: Scores = {}
     for prompt_set in job.prompt_sets:
         parts = [run.measurement(arm, batch) for batch in batches(prompt_set, job.seed)]

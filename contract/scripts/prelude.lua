@@ -38,11 +38,16 @@ local function stamp(time)
   return string.format('%.6f', time)
 end
 
+-- Bytes that the server has in use, and the most that it may have, 0 for no bound.
+local function memory()
+  local figures = redis.call('INFO', 'memory')
+  return tonumber(figures:match('[\r\n]used_memory:(%d+)')), tonumber(figures:match('[\r\n]maxmemory:(%d+)'))
+end
+
 -- Whether four fifths of the memory are taken: the rest is for jobs that were accepted, which still have to end.
 local function crowded()
-  local memory = redis.call('INFO', 'memory')
-  local most = tonumber(memory:match('[\r\n]maxmemory:(%d+)'))
-  return most > 0 and tonumber(memory:match('[\r\n]used_memory:(%d+)')) > 0.8 * most
+  local used, most = memory()
+  return most > 0 and used > 0.8 * most
 end
 
 local function count(name)

@@ -51,7 +51,8 @@ class Arm:
 
 
 def reference_arms(description: ModelDescription, device: str) -> tuple[Arm, Arm, Arm]:
-    """The reference; the reference with its denoiser in bfloat16; and the reference from other noise."""
+    """The reference; the reference with its denoiser in bfloat16, or, where that is its own dtype, in float32; and the
+    reference from other noise."""
     identity = {
         "weights": weights_digest(description.source),
         "dtype": description.dtype,
@@ -62,14 +63,19 @@ def reference_arms(description: ModelDescription, device: str) -> tuple[Arm, Arm
     def load() -> DiffusionPipeline:
         return load_reference(description).to(device)
 
+    exact = description.model_copy(update={"dtype": "float32"})
     return (
         Arm("reference", identity, load),
-        Arm(BFLOAT16, identity | {"dtype": BFLOAT16}, lambda: bfloat16_copy(load())),
+        Arm(BFLOAT16, identity | {"dtype": BFLOAT16}, lambda: bfloat16_copy(load()))
+        if description.dtype == "float32"
+        else Arm(BFLOAT16, identity | {"dtype": "float32"}, lambda: load_reference(exact).to(device)),
         Arm(OTHER_SEEDS, identity, load, OTHER_SEEDS_OFFSET),
     )
 
 
-def variant_arm(name: str, folder: Path, card: Card, device: str) -> Arm:
-    """A variant, its files checked against its card when it is loaded."""
+def variant_arm(name: str, folder: Path, card: Card, dtype: str, device: str) -> Arm:
+    """A variant in its model's dtype, its files checked against its card when it is loaded."""
     identity = {"checkpoint": card.digest, "code": code_digest((*SAMPLING, *ENGINE)), "machine": machine(device)}
-    return Arm(name, identity, lambda: load_variant(folder).to(device))
+    if dtype != "float32":
+        identity["dtype"] = dtype
+    return Arm(name, identity, lambda: load_variant(folder, dtype).to(device))

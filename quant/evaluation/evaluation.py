@@ -86,7 +86,7 @@ def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
         arm.close()
     worst: list[WorstPair] = []
     for name, card in cards.items():
-        arm = variant_arm(name, job.variants[name], card, job.device)
+        arm = variant_arm(name, job.variants[name], card, job.description.dtype, job.device)
         try:
             by_set = _measure(run, job, arm, on_progress)
             worst += worst_pairs(run, arm, _batches(job), by_set)

@@ -374,3 +374,15 @@ def test_unknown_things(client: TestClient, method: str, path: str, status: int,
 def test_idempotency_keys_have_a_length(client: TestClient, key: str) -> None:
     answer = client.post("/v1/generations", json=GENERATION, headers={"Idempotency-Key": key})
     _assert_problem(answer, 422, "invalid-request")
+
+
+@pytest.mark.parametrize("side", ["width", "height"])
+@pytest.mark.parametrize(("kind", "body"), [("generations", {**GENERATION, "score": True}), ("comparisons", {})])
+def test_pictures_too_small_to_measure_are_refused_at_the_door(
+    client: TestClient, side: str, kind: str, body: dict[str, Any]
+) -> None:
+    sent = {**COMPARISON, **body, "variant": "shipped-one", side: 8}
+    answer = client.post(f"/v1/{kind}", json=sent)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["loc"] == ["body", side]
+    assert client.post(f"/v1/{kind}", json={**sent, side: 16}).status_code == 202

@@ -238,3 +238,14 @@ def test_a_kind_that_no_worker_serves_is_not_accepted(client: TestClient, valkey
 def _without_queue(valkey: Valkey, queue: str) -> str:
     said = json.loads(str(valkey.client.hget("facsimile:workers", "w")))
     return json.dumps({**said, "queues": [each for each in said["queues"] if each != queue]})
+
+
+def test_readiness_knows_models_that_cannot_be_loaded(client: TestClient, valkey: Valkey) -> None:
+    said = json.loads(str(valkey.client.hget("facsimile:workers", "w")))
+    valkey.client.hset("facsimile:workers", "w", json.dumps({**said, "unusable": ["tiny"]}))
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["unusable_models"]) == (503, ["tiny"])
+    both = {**said, "queues": [*said["queues"], "generate.other"], "unusable": ["other"]}
+    valkey.client.hset("facsimile:workers", "w", json.dumps(both))
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["unusable_models"]) == (200, ["other"])

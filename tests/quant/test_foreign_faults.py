@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from contract.catalogue import ModelDescription, read_models
@@ -27,6 +27,7 @@ KEPT = settings(
     max_examples=SLOW,
     deadline=None,
     derandomize=True,
+    phases=(Phase.explicit, Phase.generate),  # shrinking draws hundreds of pictures more
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 """The same examples each time; FOREIGN_EXAMPLES=500 makes two thousand of them."""
@@ -61,7 +62,10 @@ JSON_FILES = (
 def config_change() -> st.SearchStrategy[Callable[[Path], None]]:
     def change(name: str, choice: int, value: Any) -> Callable[[Path], None]:
         def apply(folder: Path) -> None:
-            content = json.loads((folder / name).read_text())
+            try:
+                content = json.loads((folder / name).read_text())
+            except (OSError, ValueError):  # an earlier change damaged it
+                return
             keys = sorted(content)
             content[keys[choice % len(keys)]] = value
             (folder / name).write_text(json.dumps(content))
@@ -105,8 +109,6 @@ def test_a_model_folder_that_cannot_be_used(
         draws(place, SMALL)
     except QuantError as error:
         assert "Traceback" not in str(error) and len(str(error)) < 600
-    except FileNotFoundError as error:  # the second change met what the first one removed
-        assert "damaged" in str(error.filename)
     finally:
         shutil.rmtree(place)
 

@@ -14,7 +14,7 @@ from contract.transitions import find, submit
 from tests.contract.conftest import submission
 from tests.worker.test_execution import RESULT
 from worker.claims import ClaimLoop
-from worker.compute import ComputeThread
+from worker.compute import LOWEST, ComputeThread
 from worker.execution import execute
 from worker.runtime import Runtime
 
@@ -56,15 +56,17 @@ def exit_with(status: int) -> None:
     raise SystemExit(status)
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="idle priority is Linux's")
-def test_in_the_background_the_thread_and_its_children_are_idle_and_others_are_not() -> None:
-    def policies() -> list[int]:
+def test_in_the_background_the_thread_and_its_children_yield_and_others_do_not() -> None:
+    def niceness() -> list[int]:
         child: list[int] = []
-        thread = threading.Thread(target=lambda: child.append(os.sched_getscheduler(0)))
+        thread = threading.Thread(
+            target=lambda: child.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        )
         thread.start()
         thread.join()
-        return [os.sched_getscheduler(0), *child]
+        return [os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), *child]
 
-    assert ComputeThread(background=True).run(policies) == [os.SCHED_IDLE, os.SCHED_IDLE]
-    assert ComputeThread().run(policies) == [os.SCHED_OTHER, os.SCHED_OTHER]
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert ComputeThread(background=True).run(niceness) == [LOWEST, LOWEST]
+    assert ComputeThread().run(niceness) == [own, own]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own < LOWEST
