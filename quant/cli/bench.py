@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ from quant.cli.options import (
     variant_names,
 )
 from quant.cli.progress import progress_bar
-from quant.errors import CheckpointError
+from quant.errors import CheckpointError, QuantError
 from quant.output_folder import make_writable
 from quant.prompts import load_prompt_set, seen_prompts
 from quant.seeds import EVALUATION_SEED, SEEDS
@@ -82,8 +83,13 @@ def bench(
     folder = make_writable(output or OUTPUT / model)
     for each in (cache, *([pictures] if pictures else [])):
         make_writable(each)
-    with progress_bar(stderr) as show:
-        report = evaluate(job, cache, show)
+    try:
+        with progress_bar(stderr) as show:
+            report = evaluate(job, cache, show)
+    except QuantError:
+        with suppress(OSError):  # it stays if it holds anything
+            folder.rmdir()
+        raise
     write_report(report, folder)
     if as_json:
         print_json(report.document)
