@@ -90,3 +90,8 @@ class CalibrationDiverged(QuantError):
 
 class NotEnoughMemory(QuantError):
     code = "not-enough-memory"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message, at most 200 characters of it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

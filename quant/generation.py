@@ -16,6 +16,7 @@ from torch import Tensor
 
 from quant.errors import InvalidPicture, SamplingError
 from quant.registry import family_of
+from quant.seeds import SEEDS
 from quant.translation import of_drawing
 
 _SCHEDULER_CLASSES = {
@@ -30,9 +31,6 @@ _SCHEDULER_CLASSES = {
 }
 SCHEDULERS = tuple(_SCHEDULER_CLASSES)
 """Samplers that a request can ask for; without one the model's own is used."""
-
-SEEDS = 2**32
-"""Seeds are 0 to this, exclusive; picture i of a request has seed (seed + i) modulo this."""
 
 OnStep = Callable[[int, int], None]
 """Called after every step with (steps done, steps in all); what it raises ends the generation."""

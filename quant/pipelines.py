@@ -12,10 +12,10 @@ from torch import nn
 import quant.families
 from quant.checkpoint import verify
 from quant.dtypes import resolved_dtype, torch_dtype
-from quant.errors import CheckpointError, ModelError, QuantError
+from quant.errors import CheckpointError, ModelError, QuantError, first_line
 from quant.layout import quantized_layers
 from quant.registry import family_of, find
-from quant.translation import first_line, no_memory, of_loading
+from quant.translation import no_memory, of_loading
 
 
 class Source(Protocol):

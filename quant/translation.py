@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import SafetensorError
 
-from quant.errors import ModelError, QuantError, SamplingError
+from quant.errors import ModelError, QuantError, SamplingError, first_line
 
 if TYPE_CHECKING:
     from quant.generation import Sampling
@@ -53,11 +53,6 @@ def of_loading(error: Exception, source: str, family: str) -> Exception:
     if isinstance(error, QuantError) or no_memory(error):
         return error
     return ModelError(f"model {source} cannot be loaded as {family}: {_loading_fault(error, Path(source))}")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a message, at most 200 characters of it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _loading_fault(error: Exception, source: Path) -> str:

@@ -11,7 +11,7 @@ from benchmarks.result import RESULTS
 from quant.backbone import BACKBONE_FOLDER
 from quant.cli.bench import CACHE
 from quant.cli.options import MODELS, PROMPTS, ROOT
-from quant.evaluation.evaluation import SEED
+from quant.seeds import EVALUATION_SEED
 
 
 class Protocol(BaseModel):
@@ -24,7 +24,7 @@ class Protocol(BaseModel):
     calibrate_on: str = "shapes-plain"
     prompt_sets: tuple[str, ...] = ("shapes-plain", "shapes-ornate")
     limit: int = 512
-    seed: int = SEED
+    seed: int = EVALUATION_SEED
     held_out: int = 8
 
     def of(self, group: str | None) -> Protocol:

@@ -16,8 +16,7 @@ from quant.cli.compare import compare
 from quant.cli.engine import engine
 from quant.cli.generate import generate
 from quant.cli.quantize import quantize
-from quant.errors import QuantError
-from quant.translation import first_line
+from quant.errors import QuantError, first_line
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 

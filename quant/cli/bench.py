@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from quant.backbone import BACKBONE_FOLDER
 from quant.cli.options import (
+    BACKBONES,
     MODELS,
     PROMPTS,
     ROOT,
@@ -27,12 +28,10 @@ from quant.cli.options import (
     variant_names,
 )
 from quant.cli.progress import progress_bar
-from quant.errors import CheckpointError
-from quant.evaluation.evaluation import SEED, Evaluation, evaluate
-from quant.evaluation.report import write_report
-from quant.generation import SEEDS
+from quant.errors import CheckpointError, QuantError
 from quant.output_folder import make_writable
 from quant.prompts import load_prompt_set, seen_prompts
+from quant.seeds import EVALUATION_SEED, SEEDS
 
 ALL = "all"
 CACHE = ROOT / "data" / "evaluation-cache"
@@ -49,22 +48,29 @@ def bench(
     metric: Annotated[list[str], typer.Option(help="name, or name:backbone [default: all that can be measured]")] = [],  # noqa: B006
     real: Annotated[Path | None, typer.Option(help="folder of real pictures to take distances to as well")] = None,
     pictures: Annotated[Path | None, typer.Option(help="folder to also write all pictures to, as PNG")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="seed of the first picture of every set")] = SEED,
+    seed: Annotated[
+        int, typer.Option(min=0, max=SEEDS - 1, help="seed of every set's first picture")
+    ] = EVALUATION_SEED,
     output: Annotated[Path | None, typer.Option(help="folder of the report [default: data/bench/<model>]")] = None,
     cache: Annotated[Path, typer.Option(help="folder that a killed run goes on from")] = CACHE,
-    backbones: Annotated[Path, typer.Option(help="folder of the metrics' backbones")] = BACKBONE_FOLDER,
+    backbones: Annotated[Path, typer.Option(help="folder of the metrics' backbones")] = BACKBONES,
     models: Models = MODELS,
     variant_folders: Variants = VARIANTS,
     prompt_folder: Prompts = PROMPTS,
     as_json: AsJson = False,
 ) -> None:
     """Measure variants against their float reference over whole prompt sets, with floors, intervals and a report."""
+    description = describe(model, models)
     names = variant_names(model, variant_folders) if variants == [ALL] else list(dict.fromkeys(variants))
     if not names:
         raise CheckpointError(f"{model} has no variants: make one with `python -m quant quantize`")
+
+    from quant.evaluation.evaluation import Evaluation, evaluate
+    from quant.evaluation.report import write_report
+
     job = Evaluation(
         model=model,
-        description=describe(model, models),
+        description=description,
         variants={name: variant_folder(model, name, variant_folders) for name in names},
         prompt_sets=tuple(load_prompt_set(prompt_folder, name, limit) for name in prompts),
         metrics=tuple(metric),
@@ -77,8 +83,13 @@ def bench(
     folder = make_writable(output or OUTPUT / model)
     for each in (cache, *([pictures] if pictures else [])):
         make_writable(each)
-    with progress_bar(stderr) as show:
-        report = evaluate(job, cache, show)
+    try:
+        with progress_bar(stderr) as show:
+            report = evaluate(job, cache, show)
+    except QuantError:
+        with suppress(OSError):  # it stays if it holds anything
+            folder.rmdir()
+        raise
     write_report(report, folder)
     if as_json:
         print_json(report.document)

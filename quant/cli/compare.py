@@ -9,8 +9,6 @@ import typer
 from rich.table import Table
 
 from contract.card import Statistic
-from quant.backbone import Backbones
-from quant.bfloat16 import bfloat16_copy
 from quant.cli.options import (
     MODELS,
     PROMPTS,
@@ -28,11 +26,8 @@ from quant.cli.options import (
     variant_folder,
 )
 from quant.cli.progress import progress_bar
-from quant.comparison import evaluate
-from quant.evaluation.metric_choice import choose
-from quant.generation import SEEDS, Sampling
-from quant.pipelines import load_reference, load_variant
 from quant.prompts import load_prompts
+from quant.seeds import SEEDS
 
 NOISE_FLOOR = "noise_floor"
 
@@ -53,8 +48,17 @@ def compare(
     """Compare a variant with its float reference on the same noise, next to the bfloat16 noise floor."""
     description = describe(model, models)
     chosen = load_prompts(prompt_folder, prompts, "test", limit)
+    folder = variant_folder(model, variant, variants)
+
+    from quant.backbone import Backbones
+    from quant.bfloat16 import bfloat16_copy
+    from quant.comparison import evaluate
+    from quant.evaluation.metric_choice import choose
+    from quant.generation import Sampling
+    from quant.pipelines import load_reference, load_variant
+
     reference = load_reference(description)
-    arms = {variant: load_variant(variant_folder(model, variant, variants)), NOISE_FLOOR: bfloat16_copy(reference)}
+    arms = {variant: load_variant(folder), NOISE_FLOOR: bfloat16_copy(reference)}
     sampling = Sampling(
         prompt="",
         seed=seed,

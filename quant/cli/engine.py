@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 import typer
 
 from quant.cli.options import AsJson, machine, print_json, stdout
-from quant.kernels.selection import select
 
 
 def engine(
@@ -16,6 +14,10 @@ def engine(
     as_json: AsJson = False,
 ) -> None:
     """Report the integer engine of this machine, the self-test's outcome, and the reason of every choice."""
+    import torch
+
+    from quant.kernels.selection import select
+
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     selection = select(kind)
     if as_json:

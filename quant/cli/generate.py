@@ -22,10 +22,8 @@ from quant.cli.options import (
 )
 from quant.cli.progress import progress_bar
 from quant.errors import SamplingError
-from quant.generation import SEEDS, Sampling
-from quant.generation import generate as draw
 from quant.output_folder import make_writable
-from quant.pipelines import load_reference, load_variant
+from quant.seeds import SEEDS
 
 
 def generate(
@@ -46,10 +44,13 @@ def generate(
     if not prompt.strip():
         raise SamplingError("--prompt must not be blank")
     make_writable(output)
-    if variant == "reference":
-        pipeline = load_reference(description)
-    else:
-        pipeline = load_variant(variant_folder(model, variant, variants))
+    folder = None if variant == "reference" else variant_folder(model, variant, variants)
+
+    from quant.generation import Sampling
+    from quant.generation import generate as draw
+    from quant.pipelines import load_reference, load_variant
+
+    pipeline = load_variant(folder) if folder else load_reference(description)
     sampling = Sampling(
         prompt=prompt,
         seed=seed,

@@ -1,4 +1,5 @@
-"""Options that the commands share, and how they find models, variants and prompts."""
+"""Options that the commands share, and how they find models, variants and prompts. Nothing heavy is
+imported before a command works: `--help` and refusals are immediate."""
 
 from __future__ import annotations
 
@@ -7,14 +8,11 @@ import platform
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 
 from contract.catalogue import ModelDescription, read_models
-from quant.checkpoint import CARD
 from quant.errors import CheckpointError, ModelError
-from quant.kernels.selection import default_engine
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON o
 MODELS = ROOT / "models" / "models.toml"
 VARIANTS = [ROOT / "data" / "variants", ROOT / "models" / "variants"]
 PROMPTS = ROOT / "prompts"
+BACKBONES = ROOT / "models" / "backbones"
 RECIPES = ROOT / "recipes"
 
 stdout = Console(highlight=False)
@@ -52,6 +51,8 @@ def variant_folder(model: str, variant: str, roots: list[Path]) -> Path:
 
 def variant_names(model: str, roots: list[Path]) -> list[str]:
     """The variants that a model has in any of the folders, sorted."""
+    from quant.checkpoint import CARD
+
     return sorted({path.parent.name for root in roots for path in (root / model).glob(f"*/{CARD}")})
 
 
@@ -62,6 +63,10 @@ def print_json(result: dict[str, Any]) -> None:
 
 def machine() -> dict[str, Any]:
     """What a number depends on besides the code."""
+    import torch
+
+    from quant.kernels.selection import default_engine
+
     capability = torch.backends.cpu.get_cpu_capability()
     return {
         "python": platform.python_version(),

@@ -27,8 +27,6 @@ from quant.cli.options import (
 )
 from quant.cli.progress import progress_bar
 from quant.prompts import load_prompts
-from quant.quantization import Quantization
-from quant.quantization import quantize as make
 
 
 def quantize(
@@ -51,6 +49,10 @@ def quantize(
     folder, staging = output / model / name, output / model / f".{name}.staging"
     if folder.exists() and not overwrite:
         raise VariantExists(f"{folder} exists: give another --variant, or --overwrite")
+
+    from quant.quantization import Quantization
+    from quant.quantization import quantize as make
+
     job = Quantization(
         model=model,
         description=description,

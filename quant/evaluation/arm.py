@@ -14,8 +14,8 @@ from contract.card import Card
 from contract.catalogue import ModelDescription
 from quant.bfloat16 import bfloat16_copy
 from quant.evaluation.identity import ENGINE, SAMPLING, code_digest, machine, weights_digest
-from quant.generation import SEEDS
 from quant.pipelines import load_reference, load_variant
+from quant.seeds import SEEDS
 
 BFLOAT16 = "bfloat16"
 OTHER_SEEDS = "other_seeds"

@@ -30,9 +30,7 @@ from quant.evaluation.worst import WorstPair, worst_pairs
 from quant.generation import Sampling
 from quant.memory import PeakMemory
 from quant.prompts import PromptSet, SeenPrompt
-
-SEED = 2_000_000
-"""Seed of the first picture of every set, far from those of calibration and of the cards' reports."""
+from quant.seeds import EVALUATION_SEED
 
 Progress = Callable[[str, int, int], None]
 
@@ -50,7 +48,7 @@ class Evaluation:
     variants: dict[str, Path]
     prompt_sets: tuple[PromptSet, ...]
     metrics: tuple[str, ...] = ()
-    seed: int = SEED
+    seed: int = EVALUATION_SEED
     seen: Mapping[str, SeenPrompt] = field(default_factory=dict)
     real: Path | None = None
     pictures: Path | None = None

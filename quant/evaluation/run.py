@@ -12,9 +12,10 @@ from quant.evaluation.arm import Arm
 from quant.evaluation.identity import MEASURING, code_digest, key_of, sampling_settings
 from quant.evaluation.measurement import Measurement, measure
 from quant.evaluation.tensor_cache import TensorCache
-from quant.generation import SEEDS, Drawn, OnStep, Sampling, draw
+from quant.generation import Drawn, OnStep, Sampling, draw
 from quant.metric import Metric
 from quant.prompts import Prompt, PromptSet
+from quant.seeds import SEEDS
 
 BATCH = 8
 """Pictures drawn at once. Fixed, and part of every key, since a picture's last bits depend on what is drawn with it."""

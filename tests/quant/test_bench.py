@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from quant.cli import app
-from quant.evaluation.evaluation import SEED
+from quant.seeds import EVALUATION_SEED
 from tests.quant.conftest import TinyWorld
 
 ROOT = Path(__file__).parents[2]
@@ -138,4 +138,4 @@ def test_what_cannot_be_measured_is_said(tiny: TinyWorld, tmp_path: Path, more: 
 def test_the_service_starts_from_the_same_seed() -> None:
     from app.request_bodies import EvaluationBody
 
-    assert EvaluationBody.model_fields["seed"].default == SEED
+    assert EvaluationBody.model_fields["seed"].default == EVALUATION_SEED
