@@ -21,6 +21,7 @@ from torch import nn
 
 from quant.errors import RecipeMismatch
 from quant.modules.layer import QuantizedLayer
+from quant.modules.output_correction import correction_of
 from quant.modules.time_path.per_request import RequestEmbedding
 
 Own = Callable[..., Any]
@@ -94,9 +95,12 @@ def refuse_compiling(own: Own, denoiser: Any, *args: Any, **kwargs: Any) -> None
 
 def enable_group_offload(own: Own, denoiser: Any, *args: Any, **kwargs: Any) -> Any:
     """Files take dense tensors only: where groups go to disk, channels-last weights become plain ones before. Raises
-    RecipeMismatch for a time path that is looked up per request, whose layers run outside of all groups."""
+    RecipeMismatch for a time path that is looked up per request and for an output correction, which run outside of all
+    groups."""
     if isinstance(getattr(denoiser, "time_embedding", None), RequestEmbedding):
         raise RecipeMismatch("time_path per_request cannot be offloaded in groups: offload the whole denoiser")
+    if correction_of(denoiser) is not None:
+        raise RecipeMismatch("an output_correction cannot be offloaded in groups: offload the whole denoiser")
     if kwargs.get("offload_to_disk_path") is not None or len(args) > _DISK_PATH:
         for tensor in denoiser.parameters():
             tensor.data = tensor.data.contiguous()

@@ -17,7 +17,7 @@ from tests.app.conftest import GENERATION
 from tests.app.serving import serving
 from tests.valkey import Valkey
 
-STREAMS = 150
+STREAMS, AT_ONCE = 150, 30
 KEYS = ("first-long-enough-key", "second-long-enough-key")
 
 
@@ -41,8 +41,11 @@ def test_one_keys_streams_are_bounded_and_cost_the_others_nothing(
             job = (await client.post("/v1/generations", json=GENERATION, headers=headers(KEYS[0]))).json()
             before = await polled(client)
             opened = asyncio.Queue[int]()
-            follow = [asyncio.create_task(followed(client, job["links"]["events"], opened)) for _ in range(STREAMS)]
-            statuses = Counter([await opened.get() for _ in range(STREAMS)])
+            follow, statuses = [], Counter[int]()
+            for _ in range(0, STREAMS, AT_ONCE):
+                more = [asyncio.create_task(followed(client, job["links"]["events"], opened)) for _ in range(AT_ONCE)]
+                statuses.update([await opened.get() for _ in more])
+                follow += more
             killed = store.run(claim(["generate.tiny"], "killed"))  # and never heard of again
             assert killed is not None
             during = await polled(client)

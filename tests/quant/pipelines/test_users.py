@@ -27,6 +27,7 @@ from quant.kernels.onednn import OneDNNEngine
 from quant.kernels.passes import TorchPasses
 from quant.kernels.reference import ReferenceEngine
 from quant.layout import quantized_layers
+from quant.modules.output_correction import correction_of
 from tests.quant.pipelines.conftest import RECIPES, Make, denoise, distance, draw, inputs
 from tests.toy_model import build_toy_pipeline
 
@@ -92,6 +93,10 @@ def test_groups_are_offloaded(variant: StableDiffusionPipeline, level: str, wher
     options |= {"offload_to_disk_path": str(tmp_path)} if where == "disk" else {}
     if hasattr(unet.time_embedding, "computing") or type(unet.time_embedding).__name__ == "RequestEmbedding":
         with pytest.raises(RecipeMismatch, match="per_request cannot be offloaded in groups"):
+            unet.enable_group_offload(**options)
+        return
+    if correction_of(unet) is not None:
+        with pytest.raises(RecipeMismatch, match="output_correction cannot be offloaded in groups"):
             unet.enable_group_offload(**options)
         return
     unet.enable_group_offload(**options)
