@@ -20,7 +20,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     loads: list[str] = []
     fake = types.ModuleType("quant.pipelines")
     fake.load_reference = lambda model: loads.append(model.source) or object()  # type: ignore[attr-defined]
-    fake.load_variant = lambda folder: loads.append(folder.name) or object()  # type: ignore[attr-defined]
+    fake.load_variant = lambda folder, dtype: loads.append(folder.name) or object()  # type: ignore[attr-defined]
     fake.resident_bytes = lambda pipeline: 10  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "quant", types.ModuleType("quant"))
     monkeypatch.setitem(sys.modules, "quant.pipelines", fake)
