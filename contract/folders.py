@@ -1,4 +1,5 @@
-"""What the stores of files share: making entries durable, and telling what was left behind."""
+"""What all that writes files shares: files that are there completely or not at all, durable entries, and telling what
+was left behind."""
 
 from __future__ import annotations
 
@@ -6,12 +7,18 @@ import errno
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from contract.errors import StorageError
 
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 """The errors that mean that there is no room."""
+
+
+TEMPORARY = ".part-"
+"""How the names of files that are being written begin; a writer that was killed leaves them behind."""
 
 
 def make_data_folder(folder: Path) -> None:
@@ -41,6 +48,39 @@ def sync_tree(folder: Path) -> None:
             with (Path(parent) / name).open("rb") as file:
                 os.fsync(file.fileno())
         sync_folder(Path(parent))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that is there completely, or as it was before, whatever dies meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _written(path, content) as temporary:
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def create_file(path: Path, content: bytes) -> None:
+    """Write a file that is there completely or not at all, unless there is one of that name, which stays as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _written(path, content) as temporary:
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return
+        sync_folder(path.parent)
+
+
+@contextmanager
+def _written(path: Path, content: bytes) -> Iterator[Path]:
+    """A durable file of that content beside `path`, removed if it is still there in the end."""
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def seconds_since_write(path: Path) -> float:

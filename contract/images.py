@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from pathlib import Path
 
 from contract.errors import ImageStoreError
-from contract.folders import FULL, seconds_since_write, sync_folder
+from contract.folders import FULL, TEMPORARY, create_file, seconds_since_write
 from contract.payloads import OutputFormat
 
 EXTENSIONS: dict[OutputFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 MEDIA_TYPES = {extension: f"image/{form}" for form, extension in EXTENSIONS.items()}
 
 _NAME = re.compile(r"([0-9a-f]{64})\.(png|jpg|webp)")
-_TEMPORARY = ".part-"
 
 
 def image_url(name: str) -> str:
@@ -38,8 +35,7 @@ class ImageStore:
         target = self.folder / name[:2] / name
         try:
             if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _link_if_absent(picture, target)
+                create_file(target, picture)
         except OSError as error:
             raise ImageStoreError(
                 f"the picture could not be stored: {error.strerror}", full=error.errno in FULL
@@ -55,24 +51,8 @@ class ImageStore:
 
     def sweep(self, older_than: float) -> int:
         """Remove temporary files that were left `older_than` seconds ago or earlier; answers how many."""
-        temporary = self.folder.glob(f"??/{_TEMPORARY}*")
+        temporary = self.folder.glob(f"??/{TEMPORARY}*")
         stale = [path for path in temporary if seconds_since_write(path) >= older_than]
         for path in stale:
             path.unlink(missing_ok=True)
         return len(stale)
-
-
-def _link_if_absent(content: bytes, target: Path) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            target.hardlink_to(temporary)
-        except FileExistsError:
-            return
-        sync_folder(target.parent)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

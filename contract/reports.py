@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from contract.errors import ReportStoreError
-from contract.folders import FULL, seconds_since_write, sync_folder, sync_tree
+from contract.folders import FULL, TEMPORARY, replace_file, seconds_since_write, sync_folder, sync_tree
 
 ReportForm = Literal["html", "json", "markdown"]
 EXTENSIONS: dict[ReportForm, str] = {"html": "html", "json": "json", "markdown": "md"}
@@ -24,7 +22,6 @@ FILES = tuple(f"report.{extension}" for extension in MEDIA_TYPES)
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_TEMPORARY = ".part-"
 
 
 def report_url(report: str, form: ReportForm) -> str:
@@ -81,8 +78,7 @@ class ReportStore:
         if not _DIGEST.fullmatch(digest) or self.find(report, "report.json") is None:
             raise ReportStoreError(f"no report {report} to link to the variant {digest}")
         try:
-            self._links.mkdir(parents=True, exist_ok=True)
-            _replace(self._links / digest, report)
+            replace_file(self._links / digest, f"{report}\n".encode("ascii"))
         except OSError as error:
             raise _unstored(error) from error
 
@@ -98,7 +94,7 @@ class ReportStore:
 
     def sweep(self, older_than: float) -> int:
         """Remove what was left unfinished `older_than` seconds ago or earlier; answers how many."""
-        unfinished = [*self._staging.glob("*"), *self._links.glob(f"{_TEMPORARY}*")]
+        unfinished = [*self._staging.glob("*"), *self._links.glob(f"{TEMPORARY}*")]
         stale = [path for path in unfinished if seconds_since_write(path) >= older_than]
         for path in stale:
             if path.is_dir():
@@ -106,19 +102,6 @@ class ReportStore:
             else:
                 path.unlink(missing_ok=True)
         return len(stale)
-
-
-def _replace(target: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(f"{text}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-        sync_folder(target.parent)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _unstored(error: OSError) -> ReportStoreError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 from contract.card import Card
 from quant.backend import FacsimileConfig, FacsimileQuantizer
 from quant.errors import CheckpointError
+from quant.identity import files_digest
 from quant.layout import Layout
 
 CARD = "card.json"
@@ -23,18 +23,16 @@ def digest(folder: Path) -> str:
     """sha256, hexadecimal, over the sorted relative names and contents of all files but the card.
 
     Raises CheckpointError when the folder holds a link or a file that could run code when loaded."""
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    files = []
+    for path in folder.rglob("*"):
         if path.is_symlink():
             raise CheckpointError(f"{path} is a link: a checkpoint holds plain files only")
         if path.is_dir() or path == folder / CARD:
             continue
         if path.suffix.lower() not in {".json", ".safetensors", ".txt", ".md"}:
             raise CheckpointError(f"{path.name} does not belong in a checkpoint: json, safetensors, txt and md do")
-        total.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+        files.append(path)
+    return files_digest(files, folder)
 
 
 def read_card(folder: Path) -> Card:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import diffusers
@@ -54,6 +54,11 @@ class Sampling:
     def seeds(self) -> list[int]:
         """The seed of every picture."""
         return [(self.seed + i) % SEEDS for i in range(self.num_images)]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the pictures of many prompts share: all but prompt, seed and how many there are."""
+        return {name: value for name, value in asdict(self).items() if name not in ("prompt", "seed", "num_images")}
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from quant.checkpoint import CARD, denoiser_bytes, digest, save_checkpoint
 from quant.comparison import CONSISTENCY, evaluate
 from quant.dtypes import resolved_dtype
 from quant.errors import RecipeMismatch
-from quant.evaluation.identity import CALIBRATING, code_digest, key_of, machine, weights_digest
 from quant.generation import Sampling
+from quant.identity import code_digest, key_of, machine, weights_digest
 from quant.layout import quantized_layers
 from quant.memory import PeakMemory
 from quant.output_folder import make_writable
@@ -117,7 +117,7 @@ def _identity(job: Quantization, stages: Stages) -> str:
             "recipe": job.recipe.model_dump(mode="json"),
             "stages": stages.model_dump(mode="json"),
             "prompts": [prompt.text for prompt in job.calibration[: job.recipe.calibration.num_prompts]],
-            "code": code_digest(CALIBRATING),
+            "code": code_digest(),
             "machine": machine("cpu"),
         }
     )[:24]

@@ -14,7 +14,7 @@ from contract.errors import ContractError
 from contract.recipe import Recipe, read_recipe
 from contract.stages import Stages
 from quant.errors import QuantError
-from quant.evaluation.identity import key_of
+from quant.identity import key_of
 from quant.registry import find
 
 PRESETS = ("minmax", "q-diffusion", "ptq4dm", "tfmq", "eda-dm", "pcr", "s2p-v1", "s2p-v2", "best")

@@ -16,12 +16,13 @@ from benchmarks.methods.floors import Floors, known_floors
 from benchmarks.methods.paired import Scores, paired_scores
 from benchmarks.methods.task import Task
 from benchmarks.methods.variant import Made, crowded, drop, make
+from contract.folders import replace_file
 from contract.recipe import Recipe
 from quant.calibration.workbench import Progress
 from quant.cli.options import describe
 from quant.errors import EvaluationError
 from quant.evaluation.evaluation import Evaluation, evaluate
-from quant.evaluation.identity import machine as engine
+from quant.identity import machine as engine
 from quant.prompts import load_prompt_set, seen_prompts
 
 QUESTION = "methods"
@@ -98,10 +99,7 @@ def record(task: Task, made: Made, document: Json, paired: Scores, floors: Floor
 
 def write(result: Json, path: Path) -> None:
     """Writes a result, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_suffix(".part")
-    staged.write_text(_text(result) + "\n", encoding="utf-8")
-    staged.replace(path)
+    replace_file(path, f"{_text(result)}\n".encode())
 
 
 def _text(result: Json) -> str:

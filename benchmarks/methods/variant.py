@@ -17,7 +17,7 @@ from quant.calibration.workbench import Progress
 from quant.checkpoint import read_card
 from quant.cli.options import describe
 from quant.errors import CheckpointError
-from quant.evaluation.identity import CALIBRATING, code_digest, key_of, machine, weights_digest
+from quant.identity import code_digest, key_of, machine, weights_digest
 from quant.prompts import Prompt, load_prompts
 from quant.quantization import Quantization, quantize
 
@@ -40,7 +40,7 @@ def make(task: Task, on_progress: Progress) -> Made:
     """The variant of an arm, calibrated now unless it is there. Raises what quantization raises."""
     job = _job(task)
     folder = task.places.variants / task.arm
-    identity, code = _identity(task, job.calibration), code_digest(CALIBRATING)
+    identity, code = _identity(task, job.calibration), code_digest()
     kept = _kept(folder, identity)
     if kept is not None:
         return Made(folder, kept[0], code, kept[1])
@@ -88,7 +88,7 @@ def _identity(task: Task, calibration: list[Prompt]) -> str:
         "recipe": task.recipe,
         "stages": task.stages,
         "prompts": [prompt.text for prompt in calibration],
-        "code": code_digest(CALIBRATING),
+        "code": code_digest(),
         "machine": machine("cpu"),
     }
     return key_of(parts)

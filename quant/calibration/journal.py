@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from contract.folders import replace_file
 
 Tensors = dict[str, Tensor]
 
@@ -46,8 +47,8 @@ class Journal:
             except SafetensorError:
                 path.unlink()
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in work().items()}
-        _replace(path, save(tensors))
-        _replace(self._folder / _CLOCK, f"{self.seconds:.3f}".encode())
+        replace_file(path, save(tensors))
+        replace_file(self._folder / _CLOCK, f"{self.seconds:.3f}".encode())
         return tensors
 
     def has(self, piece: str) -> bool:
@@ -71,15 +72,6 @@ def sweep(journals: Path, older_than: float) -> None:
         with suppress(FileNotFoundError):  # its own calibration may end meanwhile
             if time.time() - folder.stat().st_mtime >= older_than:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file that is there completely, or as it was before."""
-    staged = path.with_suffix(".part")
-    staged.write_bytes(content)
-    with staged.open("rb") as file:
-        os.fsync(file.fileno())
-    staged.replace(path)
 
 
 def _read_seconds(clock: Path) -> float:

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from contract.card import Card
 from contract.catalogue import ModelDescription
 from quant.bfloat16 import bfloat16_copy
-from quant.evaluation.identity import ENGINE, SAMPLING, code_digest, machine, weights_digest
+from quant.identity import code_digest, machine, weights_digest
 from quant.pipelines import load_reference, load_variant
 from quant.seeds import SEEDS
 
@@ -56,7 +56,7 @@ def reference_arms(description: ModelDescription, device: str) -> tuple[Arm, Arm
     identity = {
         "weights": weights_digest(description.source),
         "dtype": description.dtype,
-        "code": code_digest(SAMPLING),
+        "code": code_digest(),
         "machine": machine(device),
     }
 
@@ -75,7 +75,7 @@ def reference_arms(description: ModelDescription, device: str) -> tuple[Arm, Arm
 
 def variant_arm(name: str, folder: Path, card: Card, dtype: str, device: str) -> Arm:
     """A variant in its model's dtype, its files checked against its card when it is loaded."""
-    identity = {"checkpoint": card.digest, "code": code_digest((*SAMPLING, *ENGINE)), "machine": machine(device)}
+    identity = {"checkpoint": card.digest, "code": code_digest(), "machine": machine(device)}
     if dtype != "float32":
         identity["dtype"] = dtype
     return Arm(name, identity, lambda: load_variant(folder, dtype).to(device))

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from quant.evaluation.arm import BFLOAT16, OTHER_SEEDS, OTHER_SEEDS_OFFSET
 from quant.evaluation.figures import FINITE_SAMPLE, figures, finite_sample, gap, own_figures
-from quant.evaluation.identity import key_of, sampling_settings
 from quant.evaluation.measurement import Measurement
 from quant.evaluation.metric_choice import Reasons
 from quant.evaluation.paired_tests import comparisons
 from quant.evaluation.run import BATCH, Run
 from quant.evaluation.worst import WorstPair
+from quant.identity import key_of
 from quant.metric import Metric
 from quant.metrics.trajectory import DIVERGED
 from quant.prompts import PromptSet
@@ -69,7 +69,7 @@ def _protocol(run: Run, found: Findings) -> Json:
         "seed": found.seed,
         "pairing": "prompt i of a set has seed + i; both arms start from the same noise, drawn on the CPU",
         "other_seeds_offset": OTHER_SEEDS_OFFSET,
-        "sampling": sampling_settings(run.sampling),
+        "sampling": run.sampling.settings,
         "batch": BATCH,
         "prompt_sets": {
             each.name: {

@@ -3,9 +3,11 @@ prompt's place in its set, and a `manifest.jsonl` beside them with file, id, pro
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
+from contract.folders import replace_file
 from quant.evaluation.arm import Arm
 from quant.evaluation.run import BATCH, Run, batches
 from quant.generation import to_pictures
@@ -19,11 +21,10 @@ def export_batch(run: Run, arm: Arm, prompt_set: PromptSet, seed: int, place: in
     paths = [target / f"{place * BATCH + i:05}.png" for i in range(len(batch.prompts))]
     if all(path.is_file() for path in paths):
         return
-    target.mkdir(parents=True, exist_ok=True)
     for path, picture in zip(paths, to_pictures(run.values(arm, batch).nan_to_num(0.0)), strict=True):
-        unfinished = path.with_suffix(".part")
-        picture.save(unfinished, format="png")
-        unfinished.replace(path)
+        file = io.BytesIO()
+        picture.save(file, format="png")
+        replace_file(path, file.getvalue())
 
 
 def write_manifest(arm: Arm, prompt_set: PromptSet, seed: int, folder: Path) -> None:

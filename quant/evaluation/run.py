@@ -9,10 +9,10 @@ from torch import Tensor
 
 from quant.backbone import Backbones
 from quant.evaluation.arm import Arm
-from quant.evaluation.identity import MEASURING, code_digest, key_of, sampling_settings
 from quant.evaluation.measurement import Measurement, measure
 from quant.evaluation.tensor_cache import TensorCache
 from quant.generation import Drawn, OnStep, Sampling, draw
+from quant.identity import code_digest, key_of
 from quant.metric import Metric
 from quant.prompts import Prompt, PromptSet
 from quant.seeds import SEEDS
@@ -55,7 +55,7 @@ class Run:
                 "reference": self._drawing(self.reference, batch),
                 "attributes": [prompt.attributes for prompt in batch.prompts],
                 "metrics": [metric.key for metric in self.metrics],
-                "code": code_digest(MEASURING),
+                "code": code_digest(),
             }
         )
         return Measurement.of_tensors(self.cache.get(key, lambda: self._measure(arm, batch, on_step).tensors()))
@@ -93,7 +93,7 @@ class Run:
             "arm": arm.identity,
             "prompts": [prompt.text for prompt in batch.prompts],
             "seeds": arm.seeds(batch.seeds),
-            "sampling": sampling_settings(self.sampling),
+            "sampling": self.sampling.settings,
         }
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+
+from contract.folders import TEMPORARY, replace_file
 
 Tensors = dict[str, Tensor]
 
-_PART = ".part-"
 _ABANDONED_SECONDS = 3600.0
 
 
@@ -23,7 +22,7 @@ class TensorCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        for part in folder.glob(f"??/{_PART}*"):  # of a run that was killed while it wrote
+        for part in folder.glob(f"??/{TEMPORARY}*"):  # of a run that was killed while it wrote
             if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
                 part.unlink(missing_ok=True)
 
@@ -34,16 +33,5 @@ class TensorCache:
             return load_file(path)
         except (OSError, SafetensorError):
             tensors = {name: tensor.contiguous() for name, tensor in make().items()}
-            _write(tensors, path)
+            replace_file(path, save(tensors))
             return tensors
-
-
-def _write(tensors: Tensors, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=_PART, dir=path.parent)
-    os.close(handle)
-    try:
-        save_file(tensors, temporary)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
