@@ -27,7 +27,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /
 WORKDIR /srv/facsimile
 COPY contract contract
 COPY quant quant
-RUN python -m quant.kernels.native.compilation
+RUN python -m quant.engine.native.compilation
 
 FROM build AS build-worker-cuda
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -81,5 +81,5 @@ ENV FACSIMILE_DEVICE=cuda \
 
 FROM worker AS worker-cpu
 COPY --from=build-worker-cpu /opt/venv /opt/venv
-COPY --from=build-worker-cpu /srv/facsimile/quant/kernels/native/build quant/kernels/native/build
+COPY --from=build-worker-cpu /srv/facsimile/quant/engine/native/build quant/engine/native/build
 ENV FACSIMILE_DEVICE=cpu

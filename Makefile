@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[gateway,worker,train,dev]'
 	@touch $@
 
-$(KERNELS): $(STAMP) $(wildcard quant/kernels/native/source/*)
-	$(BIN)/python -m quant.kernels.native.compilation
+$(KERNELS): $(STAMP) $(wildcard quant/engine/native/source/*)
+	$(BIN)/python -m quant.engine.native.compilation
 	@touch $@
 
 serve: setup ## start broker, worker, gateway and web page on http://127.0.0.1:8000

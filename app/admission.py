@@ -18,7 +18,7 @@ from contract.payloads import (
     EvaluationPayload,
     GenerationPayload,
 )
-from contract.recipe import CalibrationInputs, Recipe
+from contract.recipe import CalibrationRun, Recipe
 from contract.registry import Registry
 
 LEAST_MEASURED = 16
@@ -159,7 +159,7 @@ def _fitted(recipe: Recipe, prompts: str | list[str]) -> tuple[Recipe, int]:
         return recipe, HELD_OUT
     held_out = min(HELD_OUT, max(1, len(prompts) // 4))
     num_prompts = min(recipe.calibration.num_prompts, len(prompts) - held_out)
-    inputs = CalibrationInputs.model_validate({**recipe.calibration.model_dump(), "num_prompts": num_prompts})
+    inputs = CalibrationRun.model_validate({**recipe.calibration.model_dump(), "num_prompts": num_prompts})
     return recipe.model_copy(update={"calibration": inputs}), held_out
 
 

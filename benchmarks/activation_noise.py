@@ -23,18 +23,18 @@ from benchmarks.shape import ROOT
 from contract.recipe import Recipe, read_recipe
 from contract.stages import Nearest, NoFineTuning, SameBits, Stages
 from quant.calibration.input_sensitivity import input_sensitivities
+from quant.calibration.stages import bits_over_time, ranges, weight_scales
+from quant.calibration.stages.run import open_bench
 from quant.calibration.trajectories import record
-from quant.calibration.walk import State, Walk, denoise_with
-from quant.calibration.workbench import Inputs, Workbench
+from quant.calibration.workbench import Run, Workbench
+from quant.checkpoints.pipelines import load_reference
 from quant.cli.options import MODELS, PROMPTS, describe
-from quant.generation import Sampling
-from quant.pipelines import load_reference
-from quant.prompts import load_prompts
+from quant.discovery import find
+from quant.fidelity.statistics import summarize
 from quant.quantizers.activation import FLOAT_BITS
-from quant.registry import find
-from quant.stages import bits_over_time, calibration_inputs, ranges, weight_scales
-from quant.stages.run import open_bench
-from quant.statistics import summarize
+from quant.sampling.generation import Sampling
+from quant.sampling.prompts import load_prompts
+from quant.sampling.walk import State, Walk, denoise_with
 
 MODEL, PROMPT_SET = "shapes-sd", "shapes-plain"
 SEED = 7_000_000
@@ -57,7 +57,7 @@ def measure(name: str, pictures: int, threads: int) -> Json:
     torch.set_num_threads(threads)
     bench = _bench(read_recipe(ROOT / "recipes" / f"{name}.toml"))
     prompts = tuple(prompt.text for prompt in load_prompts(PROMPTS, PROMPT_SET, "validation", pictures))
-    walks = Inputs(prompts, replace(bench.inputs.sampling, seed=SEED)).walks(bench.pipeline, pictures)
+    walks = Run(prompts, replace(bench.run.sampling, seed=SEED)).walks(bench.pipeline, pictures)
     truth = _final(bench, walks, student=False)
     steps = range(len(bench.timesteps))
     errors = {"nothing": _relative(_final(bench, walks, student=True), truth)}
@@ -100,8 +100,8 @@ def _bench(recipe: Recipe) -> Workbench:
         num_inference_steps=inputs.num_inference_steps,
         guidance_scale=inputs.guidance_scale,
     )
-    bench = open_bench(pipeline, recipe, stages, Inputs(prompts, sampling))
-    for stage in (calibration_inputs, weight_scales, ranges):
+    bench = open_bench(pipeline, recipe, stages, Run(prompts, sampling))
+    for stage in (inputs, weight_scales, ranges):
         stderr.print(stage.__name__.rpartition(".")[2], style="dim")
         stage.apply(bench)
     bench.quantize_weights(False)

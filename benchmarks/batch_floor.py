@@ -17,11 +17,11 @@ from rich.table import Table
 
 from benchmarks.machine import machine, today
 from benchmarks.result import AsJson, Keep, save, stdout
+from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.cli.options import MODELS, PROMPTS, VARIANTS, describe, variant_folder
-from quant.generation import Sampling, draw
-from quant.kernels.selection import default_engine
-from quant.pipelines import load_reference, load_variant
-from quant.prompts import load_prompts
+from quant.engine.selection import default_engine
+from quant.sampling.generation import Sampling, draw
+from quant.sampling.prompts import load_prompts
 
 MODEL = "shapes-sd"
 PROMPT_SET = "shapes-plain"

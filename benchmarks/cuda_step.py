@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from benchmarks.baselines.kept import KEPT
 from benchmarks.machine import today
 from benchmarks.shape import SHAPES, WEIGHT_SEED, Shape, inputs
-from quant.conversion import Parameters, convert
+from quant.checkpoints.conversion import Parameters, convert
+from quant.checkpoints.layout import Layout, prepare
+from quant.engine.engine import Engine, Operands, Window
+from quant.engine.reference import ReferenceEngine
+from quant.engine.selection import select
 from quant.errors import KernelError
-from quant.kernels.engine import Engine, Operands, Window
-from quant.kernels.reference import ReferenceEngine
-from quant.kernels.selection import select
-from quant.layout import Layout, prepare
 from quant.observers.minmax import MinMaxObserver
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from quant.quantizers.weight import quantize_weight

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from quant.checkpoints.layout import quantized_layers
+from quant.checkpoints.pipelines import denoiser_of, load_variant
 from quant.cli.options import VARIANTS, AsJson, Model, Variants, machine, stdout, variant_folder
-from quant.layout import quantized_layers
-from quant.pipelines import denoiser_of, load_variant
 
 MARK = "quantized-layer"
 FLOAT_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "convolution", "conv2d")

@@ -24,8 +24,8 @@ from benchmarks.contest import spread, undisturbed
 from benchmarks.frequency import frequency
 from benchmarks.machine import machine, today, turn
 from benchmarks.result import AsJson, Keep, Lock, save, stdout
-from quant.kernels.engine import Operands, Window
-from quant.kernels.selection import default_engine
+from quant.engine.engine import Operands, Window
+from quant.engine.selection import default_engine
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 
 LARGE = (1024, 2048, 4096)

@@ -20,7 +20,7 @@ from benchmarks.machine import machine, today, turn
 from benchmarks.process import Process
 from benchmarks.result import AsJson, Keep, Lock, save, stdout
 from benchmarks.shape import ROOT, SHAPES, ensure_weights
-from quant.pipelines import load_variant
+from quant.checkpoints.pipelines import load_variant
 
 EMBEDDED = ROOT / "models" / "variants" / "shapes-sd" / "w8a8-minmax"
 UNETS = ("diffusers-bf16", "ours-w8a8", "ours-w4a8", "ours-w4a8-packed")

@@ -14,11 +14,11 @@ from torch import nn
 from benchmarks.baselines.kept import KEPT
 from benchmarks.contender import Loaded, Task
 from benchmarks.shape import CACHE, Shape, inputs, load_unet
-from quant.backend import FORMAT_VERSION, FacsimileConfig
-from quant.conversion import Parameters, convert
-from quant.kernels.selection import select
-from quant.layout import Layout
-from quant.layout import prepare as split_and_plan
+from quant.checkpoints.backend import FORMAT_VERSION, FacsimileConfig
+from quant.checkpoints.conversion import Parameters, convert
+from quant.checkpoints.layout import Layout
+from quant.checkpoints.layout import prepare as split_and_plan
+from quant.engine.selection import select
 from quant.observers.minmax import MinMaxObserver
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from quant.quantizers.weight import quantize_weight

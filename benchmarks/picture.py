@@ -18,10 +18,10 @@ from rich.table import Table
 from benchmarks.contest import spread
 from benchmarks.machine import machine, today, turn
 from benchmarks.result import AsJson, Keep, Lock, save, stdout
-from quant.bfloat16 import bfloat16_copy
+from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.cli.options import MODELS, VARIANTS, describe, variant_folder
-from quant.generation import Sampling, generate
-from quant.pipelines import load_reference, load_variant
+from quant.fidelity.bfloat16 import bfloat16_copy
+from quant.sampling.generation import Sampling, generate
 
 MODEL = "shapes-sd"
 VARIANT_NAMES = ("w8a8-minmax", "w4a8-minmax")

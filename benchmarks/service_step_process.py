@@ -14,9 +14,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from benchmarks.served import MODEL, PROMPT
+from quant.checkpoints.pipelines import denoiser_of, load_reference, load_variant
 from quant.cli.options import MODELS, VARIANTS, describe, variant_folder
-from quant.generation import Sampling, generate
-from quant.pipelines import denoiser_of, load_reference, load_variant
+from quant.sampling.generation import Sampling, generate
 
 
 @cache

@@ -31,7 +31,7 @@ from contract.stages import (
 Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=LAYERS)]
 
 
-class CalibrationInputs(BaseModel):
+class CalibrationRun(BaseModel):
     """Which runs of the reference the quantization parameters are fixed on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,7 +73,7 @@ class Recipe(BaseModel):
     attention_bits: Bits | None = None
     softmax_bits: Literal[2, 3, 4, 5, 6, 7, 8, 16] = 8
     packed: bool = False
-    calibration: CalibrationInputs = CalibrationInputs()
+    calibration: CalibrationRun = CalibrationRun()
     stages: StageOptions = StageOptions()
 
     @property

@@ -278,7 +278,7 @@ class Ptqd(Option):
 
 
 Choice = Field(discriminator="kind")
-CalibrationInputs = UniformSteps | NormalSteps | Tdac | EveryStep | LastSteps
+SampleChoice = UniformSteps | NormalSteps | Tdac | EveryStep | LastSteps
 Rounding = Nearest | AdaRound | FineGrained
 Ranges = ObservedRanges | LearnedRanges | ProgressiveRanges
 
@@ -291,7 +291,7 @@ class StageOptions(BaseModel):
 
     time_path: Annotated[Keep | Tiar | Precalculate | PerRequest, Choice] | None = None
     bits: Annotated[UniformBits | SensitiveBits, Choice] | None = None
-    inputs: Annotated[CalibrationInputs, Choice] | None = None
+    inputs: Annotated[SampleChoice, Choice] | None = None
     weight_scales: WeightScales | None = None
     rounding: Annotated[Rounding, Choice] | None = None
     ranges: Annotated[Ranges, Choice] | None = None
@@ -317,7 +317,7 @@ class Stages(BaseModel):
 
     time_path: Annotated[Keep | Tiar | Precalculate | PerRequest, Choice] = Keep()
     bits: Annotated[UniformBits | SensitiveBits, Choice] = UniformBits()
-    inputs: Annotated[CalibrationInputs, Choice] = EveryStep()
+    inputs: Annotated[SampleChoice, Choice] = EveryStep()
     weight_scales: WeightScales = WeightScales()
     rounding: Annotated[Rounding, Choice] = Nearest()
     ranges: Annotated[Ranges, Choice] = ObservedRanges()

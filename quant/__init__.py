@@ -5,9 +5,9 @@ that its help and its refusals do not wait for torch."""
 
 import sys
 
-import quant.processor
+import quant.engine.processor
 
-quant.processor.cap_onednn()  # before torch is imported: oneDNN reads its cap once
+quant.engine.processor.cap_onednn()  # before torch is imported: oneDNN reads its cap once
 
 if sys.argv[:1] != ["-m"]:  # what it is while Python looks for the module that -m names
-    import quant.backend
+    import quant.checkpoints.backend

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import quant.families
+import quant.fidelity.metrics
 import quant.methods
-import quant.metrics
 from contract.catalogue import Catalogue, ModelDescription
 from contract.recipe import read_presets
-from quant import processor
-from quant.generation import SCHEDULERS
-from quant.prompts import prompt_sets
-from quant.registry import find, names
+from quant.discovery import find, names
+from quant.engine import processor
+from quant.sampling.generation import SCHEDULERS
+from quant.sampling.prompts import prompt_sets
 
 
 def catalogue(models: dict[str, ModelDescription], recipes: Path, prompts: Path) -> Catalogue:
@@ -23,7 +23,7 @@ def catalogue(models: dict[str, ModelDescription], recipes: Path, prompts: Path)
         models=models,
         methods={name: find(quant.methods, name).STAGES for name in names(quant.methods)},
         families=names(quant.families),
-        metrics=names(quant.metrics),
+        metrics=names(quant.fidelity.metrics),
         schedulers=SCHEDULERS,
         presets=read_presets(recipes),
         prompt_sets=prompt_sets(prompts),

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from quant.engine import native
+from quant.engine.selection import default_engine
 from quant.errors import ModelError
-from quant.kernels import native
-from quant.kernels.selection import default_engine
 
 _PACKAGE = Path(__file__).parent
 _WEIGHTS = {".safetensors", ".json", ".txt"}

@@ -21,11 +21,11 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from contract.catalogue import ModelDescription, read_models
-from quant.generation import Sampling, generate_batch
-from quant.networks.judge import Judge, load_judge
-from quant.pipelines import load_reference
-from quant.prompts import Prompt, load_prompts
-from quant.statistics import summarize
+from quant.checkpoints.pipelines import load_reference
+from quant.fidelity.networks.judge import Judge, load_judge
+from quant.fidelity.statistics import summarize
+from quant.sampling.generation import Sampling, generate_batch
+from quant.sampling.prompts import Prompt, load_prompts
 from shapes.caption import Style
 from shapes.renders import render_all
 from shapes.scene import Split, draw_scenes

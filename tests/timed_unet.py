@@ -10,9 +10,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from quant.conversion import Parameters, convert
-from quant.layout import Layout, prepare
-from quant.modules.time_path.schedule import Schedule
+from quant.checkpoints.conversion import Parameters, convert
+from quant.checkpoints.layout import Layout, prepare
+from quant.layers.time_path.schedule import Schedule
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from quant.quantizers.weight import quantize_weight
 from tests.quant.conftest import KEPT

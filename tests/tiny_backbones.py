@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from quant.networks.inception import InceptionNet
-from quant.networks.judge import Judge
+from quant.fidelity.networks.inception import InceptionNet
+from quant.fidelity.networks.judge import Judge
 
 SIDE = 32
 """The size of picture that the tiny judge reads."""

@@ -10,27 +10,27 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from contract.recipe import CalibrationInputs, Recipe
+from contract.recipe import CalibrationRun, Recipe
 from contract.stages import Stages
-from quant.calibration.trajectories import record
-from quant.calibration.walk import denoise_with
-from quant.calibration.workbench import Inputs, Workbench
-from quant.stages import (
-    bit_allocation,
+from quant.calibration.stages import (
+    bits,
     bits_over_time,
-    calibration_inputs,
     fine_tuning,
+    inputs,
     ranges,
     rounding,
     time_path,
     weight_scales,
 )
-from quant.stages.run import open_bench
+from quant.calibration.stages.run import open_bench
+from quant.calibration.trajectories import record
+from quant.calibration.workbench import Run, Workbench
+from quant.sampling.walk import denoise_with
 from tests.toy_model import PROMPTS, build_toy_pipeline, toy_sampling
 
 KEPT = ("conv_in", "conv_out", "time_embedding.*", "*.time_emb_proj")
 IN_ORDER = (
-    calibration_inputs, bit_allocation, weight_scales, time_path, bits_over_time, rounding, ranges, fine_tuning,
+    inputs, bits, weight_scales, time_path, bits_over_time, rounding, ranges, fine_tuning,
 )  # fmt: skip
 """The stages before the export."""
 
@@ -59,9 +59,9 @@ def open_toy(
 ) -> Workbench:
     """The workbench as it is before the first stage: W4A6 unless the recipe's options say otherwise."""
     options = {"weight_bits": 4, "activation_bits": 6, "keep_float": KEPT} | recipe
-    inputs = CalibrationInputs(num_prompts=prompts, num_inference_steps=steps, guidance_scale=guidance_scale, seed=seed)
+    inputs = CalibrationRun(num_prompts=prompts, num_inference_steps=steps, guidance_scale=guidance_scale, seed=seed)
     texts = tuple(PROMPTS[i % len(PROMPTS)] for i in range(prompts))
-    found = Inputs(texts, toy_sampling(steps, guidance_scale, seed))
+    found = Run(texts, toy_sampling(steps, guidance_scale, seed))
     return open_bench(pipeline or toy_pipeline(), Recipe(method="minmax", calibration=inputs, **options), stages, found)
 
 
@@ -82,7 +82,7 @@ def run_stages(bench: Workbench, until: Any = None) -> None:
 
 def final_latents(bench: Workbench, *, student: bool, count: int = 64, first: int = 1000) -> Tensor:
     """Final latents of `count` pictures that calibration has not seen, float32 [count, 4, 8, 8]."""
-    walks = bench.inputs.walks(bench.pipeline, count, first, batch=64)
+    walks = bench.run.walks(bench.pipeline, count, first, batch=64)
     record(walks, denoise_with(bench.pipeline, bench.student if student else bench.reference), lambda *_: None)
     return torch.cat([walk.latents for walk in walks])
 

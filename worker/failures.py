@@ -62,7 +62,7 @@ def _errno(error: BaseException) -> int | None:
 
 
 def _no_memory(error: Exception) -> bool:
-    from quant.translation import no_memory
+    from quant.sampling.translation import no_memory
 
     return no_memory(error)
 

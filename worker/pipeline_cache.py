@@ -95,7 +95,7 @@ class PipelineCache:
             self._drop(key)
 
     def _reference(self, model: str) -> LoadedModel:
-        from quant.pipelines import load_reference
+        from quant.checkpoints.pipelines import load_reference
 
         if model not in self._models:
             raise RegistryError(f"this worker has no model {model}")
@@ -110,7 +110,7 @@ class PipelineCache:
         return loaded
 
     def _variant(self, model: str, variant: str) -> LoadedModel:
-        from quant.pipelines import load_variant
+        from quant.checkpoints.pipelines import load_variant
 
         published = self._registry.get(model, variant)
         if published is None:
@@ -136,7 +136,7 @@ class PipelineCache:
         return entry
 
     def _load(self, key: Key, card: Card | None, load: Callable[[], Any]) -> LoadedModel:
-        from quant.pipelines import resident_bytes
+        from quant.checkpoints.pipelines import resident_bytes
 
         expect_pipeline(*key, card)
         start = time.monotonic()

@@ -52,7 +52,7 @@ def start_runtime(settings: WorkerSettings, served: tuple[str, ...]) -> Runtime:
     """A worker that serves one or more of `generate` (the queues of all models), `calibrate` and `evaluate`. Raises
     ContractError and QuantError for unreadable models, recipes or prompts."""
     from quant.catalogue import catalogue
-    from quant.dtypes import resolved_dtype
+    from quant.engine.dtypes import resolved_dtype
 
     device = _device(settings.device)
     models = {

@@ -13,9 +13,9 @@ from benchmarks.methods.ablation import Ablation, Ablations, recipe_json
 from contract.errors import ContractError
 from contract.recipe import Recipe, read_recipe
 from contract.stages import Stages
+from quant.discovery import find
 from quant.errors import QuantError
 from quant.identity import key_of
-from quant.registry import find
 
 PRESETS = ("minmax", "q-diffusion", "ptq4dm", "tfmq", "eda-dm", "pcr", "s2p-v1", "s2p-v2", "best")
 BITS = ("w8a8", "w4a8", "w4a6")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
-from quant.statistics import RESAMPLES, Difference, paired_difference
+from quant.fidelity.statistics import RESAMPLES, Difference, paired_difference
 
 Json = dict[str, Any]
 Results = Mapping[str, Json]

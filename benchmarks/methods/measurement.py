@@ -21,9 +21,9 @@ from contract.recipe import Recipe
 from quant.calibration.workbench import Progress
 from quant.cli.options import describe
 from quant.errors import EvaluationError
-from quant.evaluation.evaluation import Evaluation, evaluate
+from quant.fidelity.evaluation import Evaluation, evaluate
 from quant.identity import machine as engine
-from quant.prompts import load_prompt_set, seen_prompts
+from quant.sampling.prompts import load_prompt_set, seen_prompts
 
 QUESTION = "methods"
 STATISTIC = ("mean", "ci95", "count", "reason")

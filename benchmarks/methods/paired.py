@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from quant.backbone import Backbones
-from quant.checkpoint import read_card
-from quant.evaluation.arm import reference_arms, variant_arm
-from quant.evaluation.evaluation import Evaluation
-from quant.evaluation.measurement import Measurement
-from quant.evaluation.metric_choice import choose
-from quant.evaluation.run import Run, batches
-from quant.evaluation.tensor_cache import TensorCache
+from quant.checkpoints.checkpoint import read_card
+from quant.fidelity.arm import reference_arms, variant_arm
+from quant.fidelity.backbone import Backbones
+from quant.fidelity.evaluation import Evaluation
+from quant.fidelity.measurement import Measurement
+from quant.fidelity.metric_choice import choose
+from quant.fidelity.run import Run, batches
+from quant.fidelity.tensor_cache import TensorCache
 
 METRICS = ("ssim", "latent_mse")
 DIGITS = 7

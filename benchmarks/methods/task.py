@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.result import RESULTS
-from quant.backbone import BACKBONE_FOLDER
 from quant.cli.bench import CACHE
 from quant.cli.options import MODELS, PROMPTS, ROOT
-from quant.seeds import EVALUATION_SEED
+from quant.fidelity.backbone import BACKBONE_FOLDER
+from quant.sampling.seeds import EVALUATION_SEED
 
 
 class Protocol(BaseModel):

@@ -14,12 +14,12 @@ from benchmarks.methods.task import Task
 from contract.card import Card
 from contract.recipe import Recipe
 from quant.calibration.workbench import Progress
-from quant.checkpoint import read_card
+from quant.checkpoints.checkpoint import read_card
 from quant.cli.options import describe
 from quant.errors import CheckpointError
 from quant.identity import code_digest, key_of, machine, weights_digest
-from quant.prompts import Prompt, load_prompts
-from quant.quantization import Quantization, quantize
+from quant.quantization.quantize import Quantization, quantize
+from quant.sampling.prompts import Prompt, load_prompts
 
 JOURNALS = ".journals"
 KEPT_FREE = 5 * 10**9

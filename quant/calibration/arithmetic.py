@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from quant.kernels import native
+from quant.engine import native
 
 
 def autocast() -> torch.autocast:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quant.calibration.walk import Walk, denoise_with
 from quant.calibration.workbench import BATCH, Workbench
-from quant.fake_quantization.input import InputQuantizer
+from quant.layers.trainable.input import InputQuantizer
+from quant.sampling.walk import Walk, denoise_with
 
 PROBES = 4
 """Random directions of the output for each state: two digits of a share are not needed to rank thousands."""
@@ -39,7 +39,7 @@ def _costs(bench: Workbench, count: int) -> Tensor:
         return walk.latents
 
     found = []
-    for walk in bench.inputs.walks(bench.pipeline, count, batch=BATCH // 2):
+    for walk in bench.run.walks(bench.pipeline, count, batch=BATCH // 2):
         quantized = []
         while not walk.done:
             aside = walk.fork()
@@ -60,7 +60,7 @@ def _shares(bench: Workbench, count: int) -> Tensor:
     For random signs v, (v J n)^2 is on average the squared length of J n, where n is the rounding error and J the
     output's derivative: one backward pass has it for all inputs."""
     branches, steps = bench.drawn.conditioning.shape[1], bench.drawn.latents.shape[1]
-    scale = bench.inputs.sampling.guidance_scale
+    scale = bench.run.sampling.guidance_scale
     weights = torch.tensor([1.0] if branches == 1 else [1.0 - scale, scale])
     found = torch.zeros(len(bench.quantizers), steps, dtype=torch.float64)
     with bench.seeded("sensitive inputs") as generator, torch.enable_grad(), _rounding(bench.quantizers) as moved:

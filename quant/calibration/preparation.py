@@ -10,9 +10,9 @@ from torch import nn
 
 from contract.recipe import Recipe
 from contract.stages import NoCorrection, Stages
+from quant.checkpoints.layout import Layout
+from quant.checkpoints.pipelines import denoiser_of
 from quant.errors import RecipeMismatch
-from quant.layout import Layout
-from quant.pipelines import denoiser_of
 
 
 def layout_of(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages) -> Layout:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from quant.calibration.ranges import settle, watch
-from quant.calibration.walk import denoise_with
 from quant.calibration.workbench import Workbench
+from quant.sampling.walk import denoise_with
 
 
 @torch.no_grad()
@@ -19,7 +19,7 @@ def calibrate_progressively(bench: Workbench, prompts: int, observer: str, passe
     start for every step takes (T + 1) / 2. `passes` repeats watching and setting: while a step is watched, layers
     further on still read what the old ranges let through."""
     denoise = denoise_with(bench.pipeline, bench.student)
-    walks = bench.inputs.walks(bench.pipeline, min(prompts, len(bench.inputs.prompts)))
+    walks = bench.run.walks(bench.pipeline, min(prompts, len(bench.run.prompts)))
     timesteps = walks[0].timesteps
     groups = [bench.groups.nearest(t) for t in timesteps]
     for step, group in enumerate(groups):

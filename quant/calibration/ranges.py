@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from quant.errors import RecipeMismatch
-from quant.fake_quantization.input import InputQuantizer
+from quant.layers.trainable.input import InputQuantizer
 from quant.observers.ema import EmaObserver
 from quant.observers.minmax import MinMaxObserver
 from quant.observers.mse import MseObserver

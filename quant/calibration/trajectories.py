@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from quant.calibration.selection import Selection
-from quant.calibration.walk import Denoise, Walk
+from quant.sampling.walk import Denoise, Walk
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,15 @@ from contract.recipe import Recipe
 from contract.stages import Stages
 from quant.calibration.journal import Journal
 from quant.calibration.trajectories import Samples, Trajectories
-from quant.calibration.walk import Walk
-from quant.fake_quantization.input import InputQuantizer
-from quant.fake_quantization.layer import FakeQuantizedLayer
-from quant.generation import Sampling
-from quant.layout import Layout, Plan, attentions, replace_layer
-from quant.modules.time_path.precalculated import PrecalculatedProjection, projections
-from quant.modules.time_path.schedule import Schedule
-from quant.registry import family_of
-from quant.timesteps import SampleGroups
+from quant.checkpoints.layout import Layout, Plan, attentions, replace_layer
+from quant.discovery import family_of
+from quant.layers.time_path.precalculated import PrecalculatedProjection, projections
+from quant.layers.time_path.schedule import Schedule
+from quant.layers.timesteps import SampleGroups
+from quant.layers.trainable.input import InputQuantizer
+from quant.layers.trainable.layer import FakeQuantizedLayer
+from quant.sampling.generation import Sampling
+from quant.sampling.walk import Walk
 
 BATCH = 32
 """Rows that go through a denoiser together where no gradient is needed."""
@@ -41,7 +41,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Run:
     """What calibration draws: prompt i with seed `sampling.seed` + i; the first of them are enough for most stages."""
 
     prompts: tuple[str, ...]
@@ -63,10 +63,10 @@ class Workbench:
     takes."""
 
     def __init__(
-        self, pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, layout: Layout, plan: Plan, inputs: Inputs
+        self, pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, layout: Layout, plan: Plan, run: Run
     ) -> None:
         self.pipeline, self.recipe, self.stages, self.layout = pipeline, recipe, stages, layout
-        self.inputs = inputs
+        self.run = run
         self.reference: nn.Module = pipeline.components[family_of(pipeline).DENOISER]
         self.groups = SampleGroups(layout.timesteps)
         self.student, self.layers = _fake_quantized(self.reference, plan, recipe, layout, self.groups)
@@ -110,7 +110,7 @@ class Workbench:
     @cached_property
     def timesteps(self) -> list[float]:
         """The sampler's timesteps, in order."""
-        return self.inputs.walks(self.pipeline, 1)[0].timesteps
+        return self.run.walks(self.pipeline, 1)[0].timesteps
 
     def select(self, timesteps: Tensor) -> None:
         """Tells all tables the timesteps [B] of a batch that does not pass through a whole denoiser."""
@@ -135,7 +135,7 @@ class Workbench:
         if branches == 1:
             return output
         without, with_prompt = output.unflatten(0, (-1, branches)).unbind(1)
-        return without + self.inputs.sampling.guidance_scale * (with_prompt - without)
+        return without + self.run.sampling.guidance_scale * (with_prompt - without)
 
     def quantize_weights(self, on: bool) -> None:
         """Makes the student's layers multiply by quantized weights, or by the masters."""
@@ -161,7 +161,7 @@ class Workbench:
     @contextmanager
     def seeded(self, piece: str) -> Iterator[torch.Generator]:
         """Random numbers that depend on the recipe's seed and the piece's name, and not on what was drawn before."""
-        digest = hashlib.sha256(f"{self.inputs.sampling.seed}/{piece}".encode()).digest()
+        digest = hashlib.sha256(f"{self.run.sampling.seed}/{piece}".encode()).digest()
         seed = int.from_bytes(digest[:7], "big")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from quant.checkpoints.output_folder import make_writable
 from quant.cli.options import (
     BACKBONES,
     MODELS,
@@ -29,9 +30,8 @@ from quant.cli.options import (
 )
 from quant.cli.progress import progress_bar
 from quant.errors import CheckpointError, QuantError
-from quant.output_folder import make_writable
-from quant.prompts import load_prompt_set, seen_prompts
-from quant.seeds import EVALUATION_SEED, SEEDS
+from quant.sampling.prompts import load_prompt_set, seen_prompts
+from quant.sampling.seeds import EVALUATION_SEED, SEEDS
 
 ALL = "all"
 CACHE = ROOT / "data" / "evaluation-cache"
@@ -65,8 +65,8 @@ def bench(
     if not names:
         raise CheckpointError(f"{model} has no variants: make one with `python -m quant quantize`")
 
-    from quant.evaluation.evaluation import Evaluation, evaluate
-    from quant.evaluation.report import write_report
+    from quant.fidelity.evaluation import Evaluation, evaluate
+    from quant.fidelity.report.report import write_report
 
     job = Evaluation(
         model=model,

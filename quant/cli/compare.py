@@ -26,8 +26,8 @@ from quant.cli.options import (
     variant_folder,
 )
 from quant.cli.progress import progress_bar
-from quant.prompts import load_prompts
-from quant.seeds import SEEDS
+from quant.sampling.prompts import load_prompts
+from quant.sampling.seeds import SEEDS
 
 NOISE_FLOOR = "noise_floor"
 
@@ -50,12 +50,12 @@ def compare(
     chosen = load_prompts(prompt_folder, prompts, "test", limit)
     folder = variant_folder(model, variant, variants)
 
-    from quant.backbone import Backbones
-    from quant.bfloat16 import bfloat16_copy
-    from quant.comparison import evaluate
-    from quant.evaluation.metric_choice import choose
-    from quant.generation import Sampling
-    from quant.pipelines import load_reference, load_variant
+    from quant.checkpoints.pipelines import load_reference, load_variant
+    from quant.fidelity.backbone import Backbones
+    from quant.fidelity.bfloat16 import bfloat16_copy
+    from quant.fidelity.comparison import evaluate
+    from quant.fidelity.metric_choice import choose
+    from quant.sampling.generation import Sampling
 
     reference = load_reference(description)
     arms = {variant: load_variant(folder), NOISE_FLOOR: bfloat16_copy(reference)}

@@ -16,7 +16,7 @@ def engine(
     """Report the integer engine of this machine, the self-test's outcome, and the reason of every choice."""
     import torch
 
-    from quant.kernels.selection import select
+    from quant.engine.selection import select
 
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     selection = select(kind)

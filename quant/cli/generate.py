@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from quant.checkpoints.output_folder import make_writable
 from quant.cli.options import (
     MODELS,
     VARIANTS,
@@ -22,8 +23,7 @@ from quant.cli.options import (
 )
 from quant.cli.progress import progress_bar
 from quant.errors import SamplingError
-from quant.output_folder import make_writable
-from quant.seeds import SEEDS
+from quant.sampling.seeds import SEEDS
 
 
 def generate(
@@ -46,9 +46,9 @@ def generate(
     make_writable(output)
     folder = None if variant == "reference" else variant_folder(model, variant, variants)
 
-    from quant.generation import Sampling
-    from quant.generation import generate as draw
-    from quant.pipelines import load_reference, load_variant
+    from quant.checkpoints.pipelines import load_reference, load_variant
+    from quant.sampling.generation import Sampling
+    from quant.sampling.generation import generate as draw
 
     pipeline = load_variant(folder) if folder else load_reference(description)
     sampling = Sampling(

@@ -51,7 +51,7 @@ def variant_folder(model: str, variant: str, roots: list[Path]) -> Path:
 
 def variant_names(model: str, roots: list[Path]) -> list[str]:
     """The variants that a model has in any of the folders, sorted."""
-    from quant.checkpoint import CARD
+    from quant.checkpoints.checkpoint import CARD
 
     return sorted({path.parent.name for root in roots for path in (root / model).glob(f"*/{CARD}")})
 
@@ -65,7 +65,7 @@ def machine() -> dict[str, Any]:
     """What a number depends on besides the code."""
     import torch
 
-    from quant.kernels.selection import default_engine
+    from quant.engine.selection import default_engine
 
     capability = torch.backends.cpu.get_cpu_capability()
     return {

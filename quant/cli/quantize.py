@@ -26,7 +26,7 @@ from quant.cli.options import (
     stdout,
 )
 from quant.cli.progress import progress_bar
-from quant.prompts import load_prompts
+from quant.sampling.prompts import load_prompts
 
 
 def quantize(
@@ -50,8 +50,8 @@ def quantize(
     if folder.exists() and not overwrite:
         raise VariantExists(f"{folder} exists: give another --variant, or --overwrite")
 
-    from quant.quantization import Quantization
-    from quant.quantization import quantize as make
+    from quant.quantization.quantize import Quantization
+    from quant.quantization.quantize import quantize as make
 
     job = Quantization(
         model=model,

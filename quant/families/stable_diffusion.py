@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from quant.errors import ModelError
 
 if TYPE_CHECKING:
-    from quant.generation import Sampling
+    from quant.sampling.generation import Sampling
 
 PIPELINE = StableDiffusionPipeline
 """The diffusers class of this family."""

@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy
 
-from quant.networks.judge import Judge
+from quant.fidelity.networks.judge import Judge
 from shapes.scene import Scene
 from shapes.training.loop import Schedule, train
 from shapes.vocabulary import ABSENT, HEAD_WORDS, targets

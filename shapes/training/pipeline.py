@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from quant.checkpoint import save_pipeline
+from quant.checkpoints.checkpoint import save_pipeline
 from shapes.scene import Scene
 from shapes.training.denoiser import build_noise_schedule, encode_pictures, train_denoiser
 from shapes.training.loop import Schedule

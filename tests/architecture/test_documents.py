@@ -13,7 +13,7 @@ from app.application import create_app
 from app.errors import STATUS
 from app.settings import GatewaySettings
 from contract.jobs import JobKind
-from quant.processor import VARIABLE
+from quant.engine.processor import VARIABLE
 from worker.settings import WorkerSettings
 
 MACHINERY = {".git", ".github"}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import benchmarks.methods.variant as variant_module
-import quant.evaluation.run as run_module
+import quant.fidelity.run as run_module
 from benchmarks.methods.ablation import Ablation, Ablations, read_ablations, recipe_json
 from benchmarks.methods.arms import EXPECTED, Arm, all_arms, sames
 from benchmarks.methods.measurement import measure, write
@@ -20,8 +20,8 @@ from benchmarks.methods.results import State, current, standings
 from benchmarks.methods.study import conduct, plan, task_of
 from benchmarks.methods.task import Places, Protocol, Task
 from contract.recipe import Recipe
+from quant.fidelity.networks.judge import Judge
 from quant.methods.minmax import STAGES
-from quant.networks.judge import Judge
 from tests.made_results import made_result
 from tests.tiny_model import save_tiny_model
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from contract.errors import RecipeError
-from contract.recipe import CalibrationInputs, Recipe
+from contract.recipe import CalibrationRun, Recipe
 from contract.stages import (
     AdaRound,
     EveryStep,
@@ -86,7 +86,7 @@ FITTING: list[tuple[dict[str, Any], dict[str, Any]]] = [
 def _recipe(**options: Any) -> Recipe:
     inputs = {"num_prompts": 12, "num_inference_steps": 10}
     inputs |= {name: options.pop(name) for name in ("num_prompts", "guidance_scale") if name in options}
-    return Recipe(method="minmax", calibration=CalibrationInputs(**inputs), **options)
+    return Recipe(method="minmax", calibration=CalibrationRun(**inputs), **options)
 
 
 def _method(stages: dict[str, Any]) -> Stages:

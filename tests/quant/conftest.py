@@ -9,9 +9,9 @@ import pytest
 
 from contract.card import Card
 from contract.catalogue import ModelDescription, read_models
-from contract.recipe import CalibrationInputs, Recipe
-from quant.prompts import prompts_from_texts
-from quant.quantization import Quantization, quantize
+from contract.recipe import CalibrationRun, Recipe
+from quant.quantization.quantize import Quantization, quantize
+from quant.sampling.prompts import prompts_from_texts
 from tests.tiny_model import save_tiny_model
 
 KEPT = ("conv_in", "conv_out", "time_embedding.*", "*.time_emb_proj")
@@ -38,7 +38,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     description = read_models(models)["tiny"]
     cards = {}
     for bits in (8, 4):
-        inputs = CalibrationInputs(num_prompts=2, num_inference_steps=2, guidance_scale=3.0)
+        inputs = CalibrationRun(num_prompts=2, num_inference_steps=2, guidance_scale=3.0)
         recipe = Recipe(method="minmax", weight_bits=bits, keep_float=KEPT, calibration=inputs)
         job = Quantization(
             model="tiny",

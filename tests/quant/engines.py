@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quant.kernels.onednn import OneDNNEngine
-from quant.kernels.passes import TorchPasses
-from quant.kernels.reference import ReferenceEngine
-from quant.processor import allows
+from quant.engine.onednn import OneDNNEngine
+from quant.engine.passes import TorchPasses
+from quant.engine.processor import allows
+from quant.engine.reference import ReferenceEngine
 
 ONEDNN, REFERENCE = OneDNNEngine(TorchPasses()), ReferenceEngine()
 

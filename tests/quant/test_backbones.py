@@ -20,19 +20,19 @@ from torch.nn import functional
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 from transformers import CLIPImageProcessorPil
 
-from quant.backbone import Backbones
-from quant.backbones import clip as clip_backbone
-from quant.backbones import judge as judge_backbone
-from quant.backbones.clip import ClipBackbone
-from quant.backbones.inception import InceptionBackbone
 from quant.errors import BackboneMissing, ModelError
-from quant.generation import Drawn
-from quant.metrics import lpips
-from quant.networks.inception import InceptionNet
-from quant.networks.judge import load_judge
-from quant.networks.lpips import LpipsNet
-from quant.pair import Pair
-from quant.prompts import Prompt
+from quant.fidelity.backbone import Backbones
+from quant.fidelity.backbones import clip as clip_backbone
+from quant.fidelity.backbones import judge as judge_backbone
+from quant.fidelity.backbones.clip import ClipBackbone
+from quant.fidelity.backbones.inception import InceptionBackbone
+from quant.fidelity.metrics import lpips
+from quant.fidelity.networks.inception import InceptionNet
+from quant.fidelity.networks.judge import load_judge
+from quant.fidelity.networks.lpips import LpipsNet
+from quant.fidelity.pair import Pair
+from quant.sampling.generation import Drawn
+from quant.sampling.prompts import Prompt
 from tests import tiny_backbones
 
 ALEX = "alexnet-owt-7be5be79.pth"

@@ -12,10 +12,10 @@ from diffusers import DiffusionPipeline, PipelineQuantizationConfig, UNet2DCondi
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from quant.backend import FORMAT_VERSION, FacsimileConfig
+from quant.checkpoints.backend import FORMAT_VERSION, FacsimileConfig
+from quant.checkpoints.layout import quantized_layers
+from quant.checkpoints.pipelines import load_reference
 from quant.errors import CheckpointError, RecipeMismatch
-from quant.layout import quantized_layers
-from quant.pipelines import load_reference
 from tests.quant.conftest import KEPT, TinyWorld
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -137,7 +137,7 @@ def test_the_weight_of_a_layer_can_be_looked_at(unet: UNet2DConditionModel) -> N
 
 def test_memory_is_given_back_once(unet: UNet2DConditionModel, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr("quant.memory.trim", lambda: calls.append(1))
+    monkeypatch.setattr("quant.engine.memory.trim", lambda: calls.append(1))
     copied = copy.deepcopy(unet)
     for model in (unet, unet, copied, copied):
         _run(model)

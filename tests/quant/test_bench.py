@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from quant.cli import app
-from quant.seeds import EVALUATION_SEED
+from quant.sampling.seeds import EVALUATION_SEED
 from tests.quant.conftest import TinyWorld
 
 ROOT = Path(__file__).parents[2]

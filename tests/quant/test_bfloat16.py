@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from quant import bfloat16
-from quant.bfloat16 import bfloat16_copy
-from quant.pipelines import load_reference
+from quant.checkpoints.pipelines import load_reference
+from quant.fidelity import bfloat16
+from quant.fidelity.bfloat16 import bfloat16_copy
 from tests.quant.conftest import TinyWorld
 
 ULP = 2.0**-7

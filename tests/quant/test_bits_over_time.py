@@ -20,11 +20,11 @@ from contract.stages import (
     WeightScales,
 )
 from quant.calibration.input_sensitivity import input_sensitivities
+from quant.calibration.stages import bits_over_time, output_correction, ranges, weight_scales
 from quant.calibration.trajectories import record
-from quant.calibration.walk import denoise_with
 from quant.calibration.workbench import Workbench
 from quant.quantizers.activation import FLOAT_BITS
-from quant.stages import bits_over_time, output_correction, ranges, weight_scales
+from quant.sampling.walk import denoise_with
 from tests.toy_bench import calibrated, final_error, final_latents
 
 STEPS, PROMPTS = 10, 4
@@ -46,7 +46,7 @@ def _bench(option: Any, until: Any = ranges, **options: Any) -> Workbench:
 @torch.no_grad()
 def _errors_by_step(bench: Workbench) -> torch.Tensor:
     """Relative squared error of the student's output at every step of the reference's held-out trajectories."""
-    walks = bench.inputs.walks(bench.pipeline, 64, first=1000, batch=64)
+    walks = bench.run.walks(bench.pipeline, 64, first=1000, batch=64)
     reference, student = (denoise_with(bench.pipeline, one) for one in (bench.reference, bench.student))
     errors = []
 
@@ -201,7 +201,7 @@ def test_the_correction_lowers_the_error_at_the_calibration_states() -> None:
     correction = output_correction.fit(bench)
     assert correction is not None and len(correction.slope) == 5
     student, reference = (denoise_with(bench.pipeline, one) for one in (bench.student, bench.reference))
-    for walk in bench.inputs.walks(bench.pipeline, 8):
+    for walk in bench.run.walks(bench.pipeline, 8):
         while not walk.done:
             rows = walk.state.rows
             output, wanted = student(*rows), reference(*rows)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from quant.fake_quantization.chance import chosen
+from quant.layers.trainable.chance import chosen
 
 COUNT = 1_000_003  # no multiple of the elements that are drawn together
 

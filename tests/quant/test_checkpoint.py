@@ -13,11 +13,11 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from quant.checkpoint import CARD, digest, read_card, verify
+from quant.checkpoints.checkpoint import CARD, digest, read_card, verify
+from quant.checkpoints.layout import quantized_layers
+from quant.checkpoints.pipelines import load_unsigned, load_variant
 from quant.errors import CheckpointError
-from quant.generation import Sampling, generate
-from quant.layout import quantized_layers
-from quant.pipelines import load_unsigned, load_variant
+from quant.sampling.generation import Sampling, generate
 from tests.quant.conftest import TinyWorld
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"

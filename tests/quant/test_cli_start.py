@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from quant.backbone import BACKBONE_FOLDER
 from quant.cli.options import BACKBONES
+from quant.fidelity.backbone import BACKBONE_FOLDER
 
 GENERATE = ("generate", "--prompt", "x")
 

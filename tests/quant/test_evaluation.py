@@ -14,17 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
-import quant.evaluation.run as run_module
-from quant.backbone import Backbones
-from quant.comparison import evaluate as evaluate_in_memory
+import quant.fidelity.run as run_module
+from quant.checkpoints.layout import quantized_layers
+from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.errors import BackboneMissing, CheckpointError, EvaluationError, PictureMismatch, QuantError
-from quant.evaluation.evaluation import Evaluation, evaluate
-from quant.evaluation.metric_choice import choose
-from quant.generation import Drawn, Sampling
-from quant.layout import quantized_layers
-from quant.networks.judge import Judge
-from quant.pipelines import load_reference, load_variant
-from quant.prompts import Prompt, PromptSet, SeenPrompt, prompts_from_texts
+from quant.fidelity.backbone import Backbones
+from quant.fidelity.comparison import evaluate as evaluate_in_memory
+from quant.fidelity.evaluation import Evaluation, evaluate
+from quant.fidelity.metric_choice import choose
+from quant.fidelity.networks.judge import Judge
+from quant.sampling.generation import Drawn, Sampling
+from quant.sampling.prompts import Prompt, PromptSet, SeenPrompt, prompts_from_texts
 from tests.quant.conftest import TinyWorld
 
 LETTERS = "abcdefghijklmnopqrstuvwx"

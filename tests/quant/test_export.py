@@ -20,21 +20,21 @@ from contract.stages import (
     RelaxedWindow,
     Stages,
 )
+from quant.calibration.stages import output_correction
+from quant.calibration.stages.export import export
 from quant.calibration.workbench import Workbench
-from quant.checkpoint import save_checkpoint
-from quant.fake_quantization.layer import FakeQuantizedLayer
-from quant.fusion import unfuse
-from quant.kernels.engine import Engine
-from quant.kernels.reference import ReferenceEngine
-from quant.kernels.selection import default_engine
-from quant.layout import quantized_layers
-from quant.modules.layer import QuantizedLayer
-from quant.modules.output_correction import correction_of
-from quant.modules.time_path.precalculated import projections
-from quant.pipelines import denoiser_of, load_unsigned
+from quant.checkpoints.checkpoint import save_checkpoint
+from quant.checkpoints.layout import quantized_layers
+from quant.checkpoints.pipelines import denoiser_of, load_unsigned
+from quant.engine.engine import Engine
+from quant.engine.reference import ReferenceEngine
+from quant.engine.selection import default_engine
+from quant.layers.fusion import unfuse
+from quant.layers.layer import QuantizedLayer
+from quant.layers.output_correction import correction_of
+from quant.layers.time_path.precalculated import projections
+from quant.layers.trainable.layer import FakeQuantizedLayer
 from quant.quantizers.activation import FLOAT_BITS
-from quant.stages import output_correction
-from quant.stages.export import export
 from tests.toy_bench import calibrated
 
 STEPS = 5

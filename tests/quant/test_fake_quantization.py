@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from quant.fake_quantization import fake_quantize as module
-from quant.fake_quantization.fake_quantize import fake_quantize
-from quant.fake_quantization.input import InputQuantizer
-from quant.kernels.native import library
+from quant.engine.native import library
+from quant.layers.timesteps import SampleGroups
+from quant.layers.trainable import fake_quantize as module
+from quant.layers.trainable.fake_quantize import fake_quantize
+from quant.layers.trainable.input import InputQuantizer
 from quant.quantizers.activation import FLOAT_BITS, ActivationParameters
-from quant.timesteps import SampleGroups
 
 RANGES = [(-1.3, 2.9), (0.0, 5.1), (-4.2, 0.0), (-0.02, 0.017)]
 

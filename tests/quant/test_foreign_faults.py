@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from contract.catalogue import ModelDescription, read_models
 from contract.errors import ContractError
+from quant.checkpoints.pipelines import load_reference
 from quant.errors import ModelError, QuantError, SamplingError
-from quant.generation import SCHEDULERS, Sampling, denoise
-from quant.pipelines import load_reference
-from quant.prompts import load_prompt_set
+from quant.sampling.generation import SCHEDULERS, Sampling, denoise
+from quant.sampling.prompts import load_prompt_set
 from tests.tiny_model import build_tiny_pipeline
 
 SLOW = int(os.environ.get("FOREIGN_EXAMPLES", "25"))

@@ -11,21 +11,21 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from contract.recipe import CalibrationInputs, Recipe
+from contract.recipe import CalibrationRun, Recipe
 from quant.calibration.journal import Journal
-from quant.calibration.workbench import Inputs
-from quant.conversion import dequantize
-from quant.fusion import fuse, unfuse
-from quant.fusion.resample import FusedUpsample2D
-from quant.fusion.resnet import FusedResnetBlock2D
-from quant.fusion.transformer import FusedTransformer2DModel, FusedTransformerBlock
-from quant.generation import Sampling
-from quant.kernels.reference import ReferenceEngine
-from quant.layout import products, quantized_layers
+from quant.calibration.stages.run import run
+from quant.calibration.workbench import Run
+from quant.checkpoints.conversion import dequantize
+from quant.checkpoints.layout import products, quantized_layers
+from quant.engine.reference import ReferenceEngine
+from quant.layers.fusion import fuse, unfuse
+from quant.layers.fusion.resample import FusedUpsample2D
+from quant.layers.fusion.resnet import FusedResnetBlock2D
+from quant.layers.fusion.transformer import FusedTransformer2DModel, FusedTransformerBlock
+from quant.layers.shortcut import SplitConv2d
 from quant.methods import minmax
-from quant.modules.shortcut import SplitConv2d
 from quant.quantizers.activation import FLOAT_BITS
-from quant.stages.run import run
+from quant.sampling.generation import Sampling
 from tests.quant.conftest import KEPT
 from tests.tiny_model import build_tiny_pipeline
 
@@ -54,7 +54,7 @@ def _inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
 
 def _quantize(pipeline: StableDiffusionPipeline, recipe: Recipe, *prompts: str) -> None:
     steps = recipe.calibration.num_inference_steps
-    inputs = Inputs(prompts, Sampling("", num_inference_steps=steps, width=64, height=64))
+    inputs = Run(prompts, Sampling("", num_inference_steps=steps, width=64, height=64))
     run(pipeline, recipe, recipe.complete(minmax.STAGES), inputs, Journal(None), lambda *_: None)
 
 
@@ -73,7 +73,7 @@ def denoiser(request: pytest.FixtureRequest) -> UNet2DConditionModel:
             nn.init.normal_(module.weight, 1.0, 0.3)
             nn.init.normal_(module.bias, 0.0, 0.3)
     options = {"keep_float": KEPT, **OPTIONS[request.param]}
-    inputs = CalibrationInputs(num_prompts=2, num_inference_steps=4, guidance_scale=3.0)
+    inputs = CalibrationRun(num_prompts=2, num_inference_steps=4, guidance_scale=3.0)
     _quantize(pipeline, Recipe(method="minmax", calibration=inputs, **options), "a box", "two")
     return pipeline.unet.eval().requires_grad_(False)
 
@@ -156,7 +156,7 @@ def test_dequantizing_gives_the_original_graph_back(denoiser: UNet2DConditionMod
 def test_all_kinds_of_blocks_are_fused_and_names_stay() -> None:
     pipeline = build_tiny_pipeline()
     before = pipeline.unet.state_dict().keys()
-    inputs = CalibrationInputs(num_prompts=1, num_inference_steps=2)
+    inputs = CalibrationRun(num_prompts=1, num_inference_steps=2)
     _quantize(pipeline, Recipe(method="minmax", keep_float=KEPT, calibration=inputs), "a box")
     kinds = [type(module) for module in pipeline.unet.modules()]
     for kind in FUSED:
@@ -169,7 +169,7 @@ def test_all_kinds_of_blocks_are_fused_and_names_stay() -> None:
 
 def test_masks_and_float_steps_fall_back_to_the_original_forward() -> None:
     pipeline = build_tiny_pipeline()
-    inputs = CalibrationInputs(num_prompts=1, num_inference_steps=2)
+    inputs = CalibrationRun(num_prompts=1, num_inference_steps=2)
     recipe = Recipe(method="minmax", keep_float=KEPT, calibration=inputs, timestep_groups=2)
     _quantize(pipeline, recipe, "a box")
     unet, (x, context) = pipeline.unet.eval(), _inputs()

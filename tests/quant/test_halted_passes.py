@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from contract.stages import EveryStep, Nearest, ObservedRanges, Stages, WeightScales
 from quant.calibration import workbench
 from quant.calibration.arithmetic import autocast
+from quant.calibration.reconstruction import unit_data
+from quant.calibration.reconstruction.halted import Call, Passes
+from quant.calibration.reconstruction.unit_data import Collector
+from quant.calibration.reconstruction.units import Unit, find_units
+from quant.calibration.stages import ranges
 from quant.calibration.workbench import Workbench
-from quant.reconstruction import unit_data
-from quant.reconstruction.passes import Call, Passes
-from quant.reconstruction.unit_data import Collector
-from quant.reconstruction.units import Unit, find_units
-from quant.stages import ranges
 from tests.toy_bench import calibrated
 
 BATCHES = 6
@@ -89,7 +89,7 @@ def test_every_unit_gets_what_whole_passes_give_it(bench: Workbench, blocks: boo
 def test_whoever_waits_for_a_pass_keeps_gradients_and_precision(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quant.kernels.native.has_tiles", lambda: True)
+    monkeypatch.setattr("quant.engine.native.has_tiles", lambda: True)
     units = [unit.name for unit in _units(bench)]
     with Collector(bench, units, halted=100) as collector:
         for unit in units[:3]:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from contract.catalogue import read_models
 from contract.recipe import Recipe
-from quant.prompts import prompts_from_texts
-from quant.quantization import Quantization, quantize
+from quant.sampling.prompts import prompts_from_texts
+from quant.quantization.quantize import Quantization, quantize
 
 models, journal, out = map(Path, sys.argv[1:])
 calibration = {"num_prompts": 1, "num_inference_steps": 2, "guidance_scale": 2.0}
@@ -37,7 +37,8 @@ quantize(job, out, on_progress, journal)
 
 
 @pytest.mark.parametrize(
-    "changed", ["modules/linear.py", "timesteps.py", "conversion.py", "kernels/native/source/quantize.h"]
+    "changed",
+    ["layers/linear.py", "layers/timesteps.py", "checkpoints/conversion.py", "engine/native/source/quantize.h"],
 )
 def test_another_code_does_not_go_on_with_what_a_killed_calibration_left(tmp_path: Path, changed: str) -> None:
     models = save_toy_model(tmp_path)

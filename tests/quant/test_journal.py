@@ -17,11 +17,11 @@ from torch import Tensor
 from contract.catalogue import ModelDescription, read_models
 from contract.recipe import Recipe
 from quant.calibration.journal import Journal, sweep
+from quant.calibration.tuning.trainer import Trainer
 from quant.errors import CalibrationDiverged
-from quant.fake_quantization.layer import FakeQuantizedLayer
-from quant.prompts import prompts_from_texts
-from quant.quantization import Quantization, quantize
-from quant.tuning.trainer import Trainer
+from quant.layers.trainable.layer import FakeQuantizedLayer
+from quant.quantization.quantize import Quantization, quantize
+from quant.sampling.prompts import prompts_from_texts
 from tests.toy_bench import KEPT
 from tests.toy_model import PROMPTS, save_toy_model
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy.signal import correlate
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from quant.engine import native
+from quant.engine.engine import Engine, Operands, Window
+from quant.engine.reference import ReferenceEngine
+from quant.engine.selection import default_engine, select, self_test
 from quant.errors import KernelError
-from quant.kernels import native
-from quant.kernels.engine import Engine, Operands, Window
-from quant.kernels.reference import ReferenceEngine
-from quant.kernels.selection import default_engine, select, self_test
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from tests.quant.engines import ENGINES, ONEDNN, REFERENCE, needs_onednn
 

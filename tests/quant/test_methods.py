@@ -9,12 +9,12 @@ import pytest
 
 import quant.methods
 from contract.recipe import Recipe
-from quant.generation import Sampling, draw
-from quant.layout import quantized_layers
-from quant.pipelines import denoiser_of, load_unsigned
-from quant.prompts import prompts_from_texts
-from quant.quantization import Quantization, quantize
-from quant.registry import find, names
+from quant.checkpoints.layout import quantized_layers
+from quant.checkpoints.pipelines import denoiser_of, load_unsigned
+from quant.discovery import find, names
+from quant.quantization.quantize import Quantization, quantize
+from quant.sampling.generation import Sampling, draw
+from quant.sampling.prompts import prompts_from_texts
 from tests.quant.conftest import KEPT, TinyWorld
 
 LEAST = {

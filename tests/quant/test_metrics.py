@@ -17,24 +17,24 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-import quant.metrics
-from quant.backbone import Backbone, Backbones
-from quant.backbones.clip import ClipBackbone
-from quant.backbones.judge import JudgeBackbone
+import quant.fidelity.metrics
+from quant.discovery import names
 from quant.errors import EvaluationError, PictureMismatch
-from quant.generation import Drawn
-from quant.metric import metric
-from quant.metrics import frechet, kid, latent_mse, psnr, ssim, trajectory
-from quant.pair import Pair
-from quant.prompts import Prompt
-from quant.registry import names
+from quant.fidelity.backbone import Backbone, Backbones
+from quant.fidelity.backbones.clip import ClipBackbone
+from quant.fidelity.backbones.judge import JudgeBackbone
+from quant.fidelity.metric import metric
+from quant.fidelity.metrics import frechet, kid, latent_mse, psnr, ssim, trajectory
+from quant.fidelity.pair import Pair
+from quant.sampling.generation import Drawn
+from quant.sampling.prompts import Prompt
 from tests import tiny_backbones
 
 PICTURES = 8
 LEVELS = {"clean": 0.0, "mild": 0.2, "strong": 0.6}
 ALL = [
     f"{name}:{backbone}" if backbone else name
-    for name in names(quant.metrics)
+    for name in names(quant.fidelity.metrics)
     for backbone in metric(name).traits.backbones or ("",)
     if backbone != "inception"  # once, below: it is slow
 ]

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from quant.checkpoints.layout import Layout, empty_like, prepare, quantized_layers, replace_layer
+from quant.engine.engine import Engine
+from quant.engine.selection import default_engine
 from quant.errors import CheckpointError, RecipeMismatch, TimestepError
-from quant.kernels.engine import Engine
-from quant.kernels.selection import default_engine
-from quant.layout import Layout, empty_like, prepare, quantized_layers, replace_layer
-from quant.modules.layer import QuantizedLayer
-from quant.modules.shortcut import SplitConv2d
+from quant.layers.layer import QuantizedLayer
+from quant.layers.shortcut import SplitConv2d
+from quant.layers.timesteps import TimestepGroups
 from quant.quantizers.activation import FLOAT_BITS, ActivationParameters, ActivationTable
 from quant.quantizers.weight import quantize_weight
-from quant.timesteps import TimestepGroups
 from tests.quant.engines import ENGINES
 
 LAYERS = {

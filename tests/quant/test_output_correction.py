@@ -14,12 +14,12 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from quant.backend import FacsimileConfig
-from quant.checkpoint import save_checkpoint
-from quant.conversion import dequantize, quantize_dynamically
+from quant.checkpoints.backend import FacsimileConfig
+from quant.checkpoints.checkpoint import save_checkpoint
+from quant.checkpoints.conversion import dequantize, quantize_dynamically
+from quant.checkpoints.layout import Layout
 from quant.errors import CheckpointError, RecipeMismatch, TimestepError
-from quant.layout import Layout
-from quant.modules.output_correction import OutputCorrection, attach, correction_of, detach, fit_correction
+from quant.layers.output_correction import OutputCorrection, attach, correction_of, detach, fit_correction
 from tests.quant.conftest import KEPT
 from tests.tiny_model import build_tiny_pipeline
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy.special import erf, softmax
 from torch import Tensor, nn
 
-from quant.kernels import native
-from quant.kernels.engine import AttentionScales
-from quant.kernels.native.passes import NativePasses
-from quant.kernels.passes import TorchPasses
+from quant.engine import native
+from quant.engine.engine import AttentionScales
+from quant.engine.native.passes import NativePasses
+from quant.engine.passes import TorchPasses
 from quant.quantizers.activation import ActivationParameters
 
 TORCH = TorchPasses()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from quant.errors import TimestepError
-from quant.modules.time_path.per_request import per_request
+from quant.layers.time_path.per_request import per_request
 from tests.timed_unet import SDXL, TIMESTEPS, build_unet, distance, inputs, pair, pooled, projected, run, whole
 
 

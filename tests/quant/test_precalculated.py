@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from quant.checkpoints.layout import Layout, finish, lay_out
 from quant.errors import CheckpointError, RecipeMismatch, TimestepError
-from quant.layout import Layout, finish, lay_out
-from quant.modules.time_path.per_request import per_request
-from quant.modules.time_path.precalculated import PrecalculatedProjection, precalculate, projections
-from quant.modules.time_path.schedule import Schedule
+from quant.layers.time_path.per_request import per_request
+from quant.layers.time_path.precalculated import PrecalculatedProjection, precalculate, projections
+from quant.layers.time_path.schedule import Schedule
 from tests.timed_unet import (
     PRECALCULATED,
     SDXL,

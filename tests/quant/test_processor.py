@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from quant import processor
+from quant.engine import processor
 from quant.errors import KernelError
 
 SAYS = """
 import sys
 import quant
 import torch
-assert not quant.processor.LATE
-from quant.kernels import native
-from quant.kernels.selection import select
+assert not quant.engine.processor.LATE
+from quant.engine import native
+from quant.engine.selection import select
 print(native.status(), native.has_tiles(), select().reasons, sep="\\n")
 torch.nn.functional.conv2d(torch.randn(1, 16, 9, 9), torch.randn(16, 16, 3, 3))
 """

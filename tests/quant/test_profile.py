@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from benchmarks.integer_profile import multiplies_floats, operators_by_place
-from quant.layout import quantized_layers
-from quant.pipelines import load_reference, load_variant
+from quant.checkpoints.layout import quantized_layers
+from quant.checkpoints.pipelines import load_reference, load_variant
 from tests.quant.conftest import TinyWorld
 from tests.quant.engines import needs_onednn
 

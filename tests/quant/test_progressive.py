@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from contract.stages import EveryStep, ObservedRanges, ProgressiveRanges, Stages
 from quant.calibration.progressive import calibrate_progressively
 from quant.calibration.ranges import Observers, settle, watch
+from quant.calibration.stages import ranges, weight_scales
+from quant.calibration.stages.inputs import apply as draw_inputs
 from quant.calibration.trajectories import record
-from quant.calibration.walk import denoise_with
 from quant.calibration.workbench import Workbench
-from quant.fake_quantization.input import InputQuantizer
+from quant.layers.trainable.input import InputQuantizer
 from quant.quantizers.activation import ActivationParameters
-from quant.stages import ranges, weight_scales
-from quant.stages.calibration_inputs import apply as draw_inputs
+from quant.sampling.walk import denoise_with
 from tests.toy_bench import KEPT, calibrated, open_toy, toy_pipeline
 
 PROMPTS, STEPS, FEW = 16, 8, 4
@@ -46,7 +46,7 @@ def _quadratic(bench: Workbench, passes: int) -> None:
     for step, group in enumerate(groups):
         for _ in range(passes if group not in groups[:step] else 0):
             with watch(bench.quantizers, "minmax") as found:
-                walks = bench.inputs.walks(bench.pipeline, FEW)
+                walks = bench.run.walks(bench.pipeline, FEW)
                 for walk in walks:
                     while walk.step < step:
                         walk.advance(denoise(*walk.state.rows))
@@ -104,7 +104,7 @@ def _note_settings(quantizer: InputQuantizer, groups: list[int]) -> None:
 
 def _observed_again(bench: Workbench) -> Observers:
     with torch.no_grad(), watch(bench.quantizers, "minmax") as found:
-        walks = bench.inputs.walks(bench.pipeline, PROMPTS)
+        walks = bench.run.walks(bench.pipeline, PROMPTS)
         record(walks, denoise_with(bench.pipeline, bench.student), lambda *_: None)
     return found
 
@@ -184,7 +184,7 @@ def clipped_and_lost(bench: Workbench, first: int) -> tuple[float, float]:
         lost.setdefault(name, []).append(float((output - exact).pow(2).sum() / exact.pow(2).sum()))
 
     with _hooked(bench, note):
-        walks = bench.inputs.walks(bench.pipeline, PROMPTS, first=first)
+        walks = bench.run.walks(bench.pipeline, PROMPTS, first=first)
         record(walks, denoise_with(bench.pipeline, bench.student), lambda *_: None)
     mean = [torch.tensor(list(found.values())).mean().item() for found in (clipped, lost)]
     return mean[0], mean[1]

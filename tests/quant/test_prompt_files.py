@@ -10,8 +10,8 @@ import pytest
 from pyarrow import parquet
 
 from quant.errors import PromptSetError
-from quant.prompt_files import read_rows
-from quant.prompts import load_prompt_set, load_prompts, seen_prompts
+from quant.sampling.prompt_files import read_rows
+from quant.sampling.prompts import load_prompt_set, load_prompts, seen_prompts
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from contract.stages import AdaRound, EveryStep, Nearest, Stages, WeightScales
 from quant.calibration.arithmetic import autocast
+from quant.calibration.reconstruction import reconstruct as module
+from quant.calibration.reconstruction.reconstruct import Objective, error, reconstruct
+from quant.calibration.reconstruction.unit_data import Collector, UnitData
+from quant.calibration.reconstruction.units import Unit, find_units
+from quant.calibration.stages import rounding, weight_scales
 from quant.calibration.workbench import Workbench
-from quant.fake_quantization.layer import FakeQuantizedLayer
-from quant.fake_quantization.soft_rounding import SoftRounding, by_channel
-from quant.reconstruction import reconstruct as module
-from quant.reconstruction.reconstruct import Objective, error, reconstruct
-from quant.reconstruction.unit_data import Collector, UnitData
-from quant.reconstruction.units import Unit, find_units
-from quant.stages import rounding, weight_scales
+from quant.layers.trainable.layer import FakeQuantizedLayer
+from quant.layers.trainable.soft_rounding import SoftRounding, by_channel
 from tests.toy_bench import calibrated, final_error
 
 BLOCK = "mid_block.resnets.0"

@@ -10,8 +10,8 @@ import torch
 from contract.stages import EveryStep, SensitiveBits, Stages, UniformBits, WeightScales
 from quant.calibration.bit_allocation import average_bits as average_weight_bits
 from quant.calibration.bit_allocation import sqnr
+from quant.calibration.stages import bits, inputs, weight_scales
 from quant.calibration.workbench import Workbench
-from quant.stages import bit_allocation, calibration_inputs, weight_scales
 from tests.toy_bench import calibrated, final_latents
 
 
@@ -38,12 +38,12 @@ def test_sensitive_layers_get_bits_within_the_budget_and_the_output_gains(kind: 
 
 
 def test_a_layer_that_loses_nothing_is_not_sensitive() -> None:
-    bench = _allocated(SensitiveBits(kind="greedy"), until=calibration_inputs)
+    bench = _allocated(SensitiveBits(kind="greedy"), until=inputs)
     name, layer = next(iter(bench.layers.items()))
     layer.weight.data = 0.25 * torch.randint(-7, 8, layer.weight.shape).float()
     layer.weight.data.flatten(1)[:, 0] = 7 * 0.25
     options = SensitiveBits(kind="greedy", prompts=2, steps=2)
-    measured = {(one.layer, one.bits): one for one in bit_allocation._sensitivities(bench, (4, 8), options)}
+    measured = {(one.layer, one.bits): one for one in bits._sensitivities(bench, (4, 8), options)}
     assert measured[name, 4].sqnr == float("inf") and measured[name, 4].noise == 0.0
     others = [one for key, one in measured.items() if key[0] != name]
     assert all(0.0 < one.sqnr < 200.0 for one in others)
@@ -51,8 +51,8 @@ def test_a_layer_that_loses_nothing_is_not_sensitive() -> None:
 
 def test_a_measurement_is_of_the_layers_bits_and_not_of_other_rounding() -> None:
     """Four more bits are 24 dB. In float32, layers of the toy model gain 20 dB on average."""
-    bench = _allocated(SensitiveBits(kind="greedy"), until=calibration_inputs)
+    bench = _allocated(SensitiveBits(kind="greedy"), until=inputs)
     options = SensitiveBits(kind="greedy", prompts=2, steps=2)
-    measured = {(one.layer, one.bits): one.sqnr for one in bit_allocation._sensitivities(bench, (4, 8), options)}
+    measured = {(one.layer, one.bits): one.sqnr for one in bits._sensitivities(bench, (4, 8), options)}
     gains = [measured[name, 8] - measured[name, 4] for name in bench.layers]
     assert sum(gains) / len(gains) > 15.0

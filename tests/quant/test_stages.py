@@ -21,8 +21,8 @@ from contract.stages import (
     Stages,
 )
 from quant.calibration.journal import Journal
+from quant.calibration.stages import ranges, rounding
 from quant.calibration.workbench import Workbench
-from quant.stages import ranges, rounding
 from tests.toy_bench import final_error, open_toy, run_stages
 
 FINE = FineGrained(iterations=3, batch=4, scale_learning_rate=0.05)

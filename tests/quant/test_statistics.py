@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from quant.statistics import of_halves, paired_difference, spread, summarize, unpaired_difference
+from quant.fidelity.statistics import of_halves, paired_difference, spread, summarize, unpaired_difference
 
 
 def test_the_interval_covers_the_mean_of_normal_values() -> None:

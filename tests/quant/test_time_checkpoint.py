@@ -13,11 +13,11 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from quant.checkpoint import save_checkpoint
-from quant.conversion import dequantize
+from quant.checkpoints.checkpoint import save_checkpoint
+from quant.checkpoints.conversion import dequantize
+from quant.checkpoints.layout import Layout, prepare, quantized_layers
 from quant.errors import CheckpointError, RecipeMismatch, TimestepError
-from quant.layout import Layout, prepare, quantized_layers
-from quant.modules.time_path.precalculated import precalculate, projections
+from quant.layers.time_path.precalculated import precalculate, projections
 from tests.quant.conftest import KEPT
 from tests.timed_unet import PRECALCULATED, SDXL, TIMESTEPS, WEIGHTS, build_unet, distance, pair, pooled, quantized, run
 from tests.tiny_model import build_tiny_pipeline

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.stages import EveryStep, Keep, Stages, Tiar, WeightScales
+from quant.calibration.stages import time_path
+from quant.calibration.stages.time_path import temporal_features
 from quant.calibration.workbench import Workbench
-from quant.modules.time_path.embedding import is_time_layer
-from quant.stages import time_path
-from quant.stages.time_path import temporal_features
+from quant.layers.time_path.embedding import is_time_layer
 from tests.toy_bench import calibrated
 
 STEPS = 8

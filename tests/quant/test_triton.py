@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from benchmarks.cuda_step import LAYOUTS, SEED, arguments, quantized_unet
 from benchmarks.shape import SHAPES
-from quant.kernels.engine import Engine, Operands, Window
-from quant.kernels.passes import TorchPasses
-from quant.kernels.reference import ReferenceEngine
-from quant.kernels.selection import self_test
-from quant.layout import quantized_layers
+from quant.checkpoints.layout import quantized_layers
+from quant.engine.engine import Engine, Operands, Window
+from quant.engine.passes import TorchPasses
+from quant.engine.reference import ReferenceEngine
+from quant.engine.selection import self_test
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 
 triton = pytest.importorskip("triton", reason="Triton is not installed: the kernels of the CUDA engine are not tested")
@@ -46,7 +46,7 @@ def engine() -> Iterator[Engine]:
     with pytest.MonkeyPatch.context() as patch:
         if DEVICE.type == "cpu":
             _interpret(patch)
-        from quant.kernels.triton.engine import TritonEngine
+        from quant.engine.triton.engine import TritonEngine
 
         yield TritonEngine()
     _forget()
@@ -54,8 +54,8 @@ def engine() -> Iterator[Engine]:
 
 def _forget() -> None:
     """The kernels are defined anew when they are imported again."""
-    package = importlib.import_module("quant.kernels.triton")
-    for name in [name for name in sys.modules if name.startswith("quant.kernels.triton.")]:
+    package = importlib.import_module("quant.engine.triton")
+    for name in [name for name in sys.modules if name.startswith("quant.engine.triton.")]:
         del sys.modules[name]
         delattr(package, name.rpartition(".")[2])
 
@@ -170,8 +170,8 @@ def test_many_tiles_of_a_product(engine: Engine) -> None:
 @pytest.mark.parametrize("depth", [32, 64, 128])
 @pytest.mark.parametrize("shape", [(128, 128), (128, 64), (64, 64), (64, 32), (32, 32), (16, 32), (16, 16)])
 def test_every_tile(engine: Engine, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], depth: int) -> None:
-    from quant.kernels.triton import product
-    from quant.kernels.triton.tile import tile_of
+    from quant.engine.triton import product
+    from quant.engine.triton.tile import tile_of
 
     monkeypatch.setattr(product, "choose", lambda *_: tile_of(*shape, depth))
     rng = np.random.default_rng(0)
@@ -349,7 +349,7 @@ def _drawn(norm: nn.Module) -> nn.Module:
     multiprocessors=st.integers(1, 160),
 )  # fmt: skip
 def test_tiles_fit_every_gpu(rows: int, columns: int, depth: int, groups: int, multiprocessors: int) -> None:
-    from quant.kernels.triton.tile import choose
+    from quant.engine.triton.tile import choose
 
     tile = choose(rows, columns, depth, groups, multiprocessors)
     for side in (tile.rows, tile.columns, tile.depth):
@@ -375,7 +375,7 @@ def test_a_whole_unet(engine: Engine) -> None:
 SELECT = """
 import sys
 sys.modules["triton"] = None  # importing it raises ImportError
-from quant.kernels.selection import select
+from quant.engine.selection import select
 selection = select("cuda")
 sys.stdout.write(selection.engine.name + "\\n" + "\\n".join(selection.reasons))
 """

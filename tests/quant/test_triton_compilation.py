@@ -41,8 +41,8 @@ def _launch_everything() -> None:
     import torch
     from torch import nn
 
-    from quant.kernels.engine import Operands, Window
-    from quant.kernels.triton.engine import TritonEngine
+    from quant.engine.engine import Operands, Window
+    from quant.engine.triton.engine import TritonEngine
     from quant.quantizers.activation import ActivationParameters, ActivationTable
 
     def operands(*shape: int) -> Operands:

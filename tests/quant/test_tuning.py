@@ -11,15 +11,15 @@ from torch import Tensor
 
 from contract.stages import EveryStep, FineTuning, ProgressiveRanges, Stages, WeightScales
 from quant.calibration.arithmetic import autocast
+from quant.calibration.stages import fine_tuning, ranges
 from quant.calibration.trajectories import Samples
-from quant.calibration.walk import Walk
+from quant.calibration.tuning.collection import Lessons, collect
+from quant.calibration.tuning.features import Features, feature_errors, mean_error, stages_of
+from quant.calibration.tuning.freezing import OscillationFreezing, PlateauFreezing
+from quant.calibration.tuning.trainer import Trainer
 from quant.calibration.workbench import Workbench
-from quant.fake_quantization.layer import FakeQuantizedLayer
-from quant.stages import fine_tuning, ranges
-from quant.tuning.collection import Lessons, collect
-from quant.tuning.features import Features, feature_errors, mean_error, stages_of
-from quant.tuning.freezing import OscillationFreezing, PlateauFreezing
-from quant.tuning.trainer import Trainer
+from quant.layers.trainable.layer import FakeQuantizedLayer
+from quant.sampling.walk import Walk
 from tests.toy_bench import calibrated, final_error
 
 PROMPTS, STEPS, BATCH = 16, 6, 16
@@ -45,7 +45,7 @@ def _bench(options: FineTuning, seed: int = 0, **recipe: Any) -> Workbench:
 
 
 def _lessons(bench: Workbench, options: FineTuning, number: int = 0) -> Lessons:
-    walks = bench.inputs.walks(bench.pipeline, options.prompts, first=number * options.prompts)
+    walks = bench.run.walks(bench.pipeline, options.prompts, first=number * options.prompts)
     return collect(bench, walks, options, lambda *_: None)
 
 
@@ -66,7 +66,7 @@ def test_states_are_those_of_a_fresh_run_of_the_quantized_sampler_and_targets_th
     options = _options("serial_to_parallel", prompts=4)
     bench = _bench(options)
     lessons, trainer = _lessons(bench, options), Trainer(bench, options, 10, frozenset())
-    (walk,) = bench.inputs.walks(bench.pipeline, 4)
+    (walk,) = bench.run.walks(bench.pipeline, 4)
     for step in range(STEPS):
         assert torch.equal(walk.state.latents, lessons.trajectories.latents[:, step])
         with autocast():
@@ -88,7 +88,7 @@ def test_targets_may_be_those_of_the_references_trajectory() -> None:
     options = _options("serial_to_parallel", prompts=4, target="reference_trajectory")
     bench = _bench(options)
     lessons = _lessons(bench, options)
-    (walk,) = bench.inputs.walks(bench.pipeline, 4)
+    (walk,) = bench.run.walks(bench.pipeline, 4)
     for step in range(STEPS):
         with autocast():
             output = bench.call(bench.reference, _rows(walk)).float()
@@ -99,7 +99,7 @@ def test_targets_may_be_those_of_the_references_trajectory() -> None:
 
 
 def test_the_gradient_of_mixed_steps_is_the_sum_of_those_of_single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quant.kernels.native.has_tiles", lambda: False)  # float32: only the order of sums differs
+    monkeypatch.setattr("quant.engine.native.has_tiles", lambda: False)  # float32: only the order of sums differs
     options = _options("serial_to_parallel", prompts=2, feature_weight=0.0)
     bench = _bench(options)
     lessons = _lessons(bench, options)
@@ -194,7 +194,7 @@ def test_data_of_the_first_round_no_longer_fits_the_student_that_learned_on_it()
 @torch.no_grad()
 def _feature_error(bench: Workbench) -> float:
     student, teacher = Features(bench.student), Features(bench.reference)
-    walks = bench.inputs.walks(bench.pipeline, 8, first=1000)
+    walks = bench.run.walks(bench.pipeline, 8, first=1000)
     lessons = collect(bench, walks, _options("serial_to_parallel"), lambda *_: None)
     samples, _ = lessons.batch(torch.arange(len(lessons)))
     bench.call(bench.student, samples)

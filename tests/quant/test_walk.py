@@ -9,8 +9,8 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from quant.calibration.trajectories import record
-from quant.calibration.walk import Walk, denoise_with
-from quant.generation import draw
+from quant.sampling.generation import draw
+from quant.sampling.walk import Walk, denoise_with
 from tests.toy_bench import toy_pipeline
 from tests.toy_model import toy_sampling
 

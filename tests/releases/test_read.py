@@ -19,8 +19,8 @@ from contract.job_store import JobStore
 from contract.jobs import JobState
 from contract.registry import Registry
 from contract.transitions import claim, find, reap
-from quant.generation import Sampling, generate
-from quant.pipelines import load_variant
+from quant.checkpoints.pipelines import load_variant
+from quant.sampling.generation import Sampling, generate
 from tests.valkey import Valkey
 
 RELEASES = sorted(path.name for path in Path(__file__).parent.glob("*.*.*"))

@@ -8,13 +8,13 @@ import pytest
 
 from contract.catalogue import ModelDescription, read_models
 from contract.recipe import read_presets
-from quant.backbones.judge import SHIPPED
-from quant.checkpoint import verify
-from quant.comparison import evaluate
-from quant.generation import Sampling
-from quant.networks.judge import load_judge
-from quant.pipelines import load_reference, load_variant
-from quant.prompts import load_prompts
+from quant.checkpoints.checkpoint import verify
+from quant.checkpoints.pipelines import load_reference, load_variant
+from quant.fidelity.backbones.judge import SHIPPED
+from quant.fidelity.comparison import evaluate
+from quant.fidelity.networks.judge import load_judge
+from quant.sampling.generation import Sampling
+from quant.sampling.prompts import load_prompts
 from shapes.evaluate import agreement, draw, judge_fresh_renders
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quant.errors import PromptSetError
-from quant.prompts import SPLITS, load_prompts, prompt_sets, prompts_from_texts
+from quant.sampling.prompts import SPLITS, load_prompts, prompt_sets, prompts_from_texts
 from shapes.caption import Style, caption
 from shapes.prompts import prompt_lines
 from shapes.scene import Arrangement, Split, draw_scenes

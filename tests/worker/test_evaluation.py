@@ -19,8 +19,8 @@ from contract.payloads import EvaluationPayload
 from contract.reports import FILES
 from contract.results import EvaluationResult
 from contract.transitions import Submission, cancel, claim, find, list_jobs, submit
-from quant.evaluation.evaluation import Evaluation
-from quant.evaluation.report import Report
+from quant.fidelity.evaluation import Evaluation
+from quant.fidelity.report.report import Report
 from tests.contract.cards import card, stage
 from worker.claims import ClaimLoop
 from worker.compute import ComputeThread

@@ -13,10 +13,10 @@ import worker.pipeline_cache
 from contract.catalogue import read_models
 from contract.payloads import REFERENCE
 from contract.registry import Registry
-from quant import processor
-from quant.dtypes import resolved_dtype
+from quant.checkpoints.pipelines import denoiser_of
+from quant.engine import processor
+from quant.engine.dtypes import resolved_dtype
 from quant.errors import ModelError
-from quant.pipelines import denoiser_of
 from tests.tiny_model import save_tiny_model
 from worker.pipeline_cache import PipelineCache
 

@@ -18,12 +18,12 @@ from worker.pipeline_cache import PipelineCache
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of what is loaded, in place of loading it."""
     loads: list[str] = []
-    fake = types.ModuleType("quant.pipelines")
+    fake = types.ModuleType("quant.checkpoints.pipelines")
     fake.load_reference = lambda model: loads.append(model.source) or object()  # type: ignore[attr-defined]
     fake.load_variant = lambda folder, dtype: loads.append(folder.name) or object()  # type: ignore[attr-defined]
     fake.resident_bytes = lambda pipeline: 10  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "quant", types.ModuleType("quant"))
-    monkeypatch.setitem(sys.modules, "quant.pipelines", fake)
+    monkeypatch.setitem(sys.modules, "quant.checkpoints.pipelines", fake)
     return loads
 
 

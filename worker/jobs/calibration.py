@@ -12,8 +12,8 @@ from contract.jobs import JobRecord
 from contract.payloads import CalibrationPayload
 from contract.results import CalibrationResult
 from quant.calibration.workbench import Progress
-from quant.prompts import Prompt, load_prompts, prompts_from_texts
-from quant.quantization import Quantization, quantize
+from quant.quantization.quantize import Quantization, quantize
+from quant.sampling.prompts import Prompt, load_prompts, prompts_from_texts
 from worker.lease import JobLease
 from worker.runtime import Runtime
 

@@ -12,9 +12,9 @@ from contract.jobs import JobRecord
 from contract.payloads import EvaluationPayload
 from contract.reports import EXTENSIONS, report_url
 from contract.results import EvaluationResult
-from quant.evaluation.evaluation import Evaluation, evaluate
-from quant.evaluation.report import Report, write_report
-from quant.prompts import load_prompt_set, seen_prompts
+from quant.fidelity.evaluation import Evaluation, evaluate
+from quant.fidelity.report.report import Report, write_report
+from quant.sampling.prompts import load_prompt_set, seen_prompts
 from worker.lease import JobLease
 from worker.runtime import Runtime
 

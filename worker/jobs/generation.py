@@ -6,8 +6,8 @@ from contract.errors import RegistryError
 from contract.jobs import JobRecord
 from contract.payloads import REFERENCE, GenerationPayload
 from contract.results import GenerationResult, Score
-from quant.comparison import compare
-from quant.generation import Generation, generate
+from quant.fidelity.comparison import compare
+from quant.sampling.generation import Generation, generate
 from worker.jobs.sampling import sampling_of, score_of, tokens_of
 from worker.lease import JobLease
 from worker.metrics import observe_score, observe_stages

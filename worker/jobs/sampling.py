@@ -7,10 +7,10 @@ from diffusers import DiffusionPipeline
 from contract.card import Card
 from contract.payloads import SamplingPayload
 from contract.results import Score, TokenCount, Tokens
-from quant.comparison import Comparison
+from quant.discovery import family_of
 from quant.errors import PromptTooLong
-from quant.generation import Sampling
-from quant.registry import family_of
+from quant.fidelity.comparison import Comparison
+from quant.sampling.generation import Sampling
 
 
 def sampling_of(payload: SamplingPayload) -> Sampling:

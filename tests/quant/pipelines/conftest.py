@@ -12,11 +12,11 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor, nn
 
-from contract.recipe import CalibrationInputs, Recipe
+from contract.recipe import CalibrationRun, Recipe
 from quant.calibration.journal import Journal
-from quant.calibration.workbench import Inputs
+from quant.calibration.stages.run import run
+from quant.calibration.workbench import Run
 from quant.methods import minmax
-from quant.stages.run import run
 from tests.quant.conftest import KEPT
 from tests.toy_model import PROMPTS, SIZE, build_toy_pipeline, toy_sampling
 
@@ -50,10 +50,10 @@ def _calibrated(name: str) -> StableDiffusionPipeline:
     # Pipelines made of these parts would set it, and call the denoiser with other timesteps than it was calibrated for.
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, steps_offset=1)
     options = {"keep_float": KEPT, **RECIPES[name]}
-    inputs = CalibrationInputs(num_prompts=2, num_inference_steps=STEPS, guidance_scale=2.0)
+    inputs = CalibrationRun(num_prompts=2, num_inference_steps=STEPS, guidance_scale=2.0)
     recipe = Recipe(method="minmax", calibration=inputs, **options)
     run(
-        pipeline, recipe, recipe.complete(minmax.STAGES), Inputs(PROMPTS[:2], toy_sampling(STEPS)), Journal(None),
+        pipeline, recipe, recipe.complete(minmax.STAGES), Run(PROMPTS[:2], toy_sampling(STEPS)), Journal(None),
         lambda *_: None,
     )  # fmt: skip
     pipeline.unet.eval().requires_grad_(False)

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from quant.checkpoints.layout import quantized_layers
+from quant.engine.engine import Engine, Operands, Window
+from quant.engine.onednn import Form, OneDNNEngine, missing_forms
+from quant.engine.passes import TorchPasses
+from quant.engine.reference import ReferenceEngine
+from quant.engine.selection import default_engine, select
+from quant.engine.self_test import ROUNDING, check_passes, self_test
 from quant.errors import KernelError
-from quant.kernels.engine import Engine, Operands, Window
-from quant.kernels.onednn import Form, OneDNNEngine, missing_forms
-from quant.kernels.passes import TorchPasses
-from quant.kernels.reference import ReferenceEngine
-from quant.kernels.selection import default_engine, select
-from quant.kernels.self_test import ROUNDING, check_passes, self_test
-from quant.layout import quantized_layers
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from tests.quant.pipelines.conftest import RECIPES, Make, denoise, distance
 

@@ -9,14 +9,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
-from quant.conversion import dequantize
-from quant.kernels.engine import Engine
-from quant.kernels.onednn import OneDNNEngine
-from quant.kernels.passes import TorchPasses
-from quant.kernels.reference import ReferenceEngine
-from quant.layout import Layout, empty_like, products, quantized_layers
-from quant.modules.layer import QuantizedLayer
-from quant.modules.shortcut import SplitConv2d
+from quant.checkpoints.conversion import dequantize
+from quant.checkpoints.layout import Layout, empty_like, products, quantized_layers
+from quant.engine.engine import Engine
+from quant.engine.onednn import OneDNNEngine
+from quant.engine.passes import TorchPasses
+from quant.engine.reference import ReferenceEngine
+from quant.layers.layer import QuantizedLayer
+from quant.layers.shortcut import SplitConv2d
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from quant.quantizers.weight import quantize_weight
 from tests.quant.pipelines.conftest import Make, denoise, distance, inputs

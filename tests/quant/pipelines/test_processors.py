@@ -11,12 +11,12 @@ from diffusers import StableDiffusionPAGPipeline, StableDiffusionPipeline, Stabl
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0, SlicedAttnProcessor
 from torch import Tensor, nn
 
-from quant.fusion import unfuse
-from quant.fusion.parts import runs_fused
-from quant.fusion.resample import FusedUpsample2D
-from quant.fusion.resnet import FusedResnetBlock2D
-from quant.fusion.transformer import FusedTransformer2DModel, FusedTransformerBlock
-from quant.layout import quantized_layers
+from quant.checkpoints.layout import quantized_layers
+from quant.layers.fusion import unfuse
+from quant.layers.fusion.parts import runs_fused
+from quant.layers.fusion.resample import FusedUpsample2D
+from quant.layers.fusion.resnet import FusedResnetBlock2D
+from quant.layers.fusion.transformer import FusedTransformer2DModel, FusedTransformerBlock
 from tests.quant.pipelines.conftest import RECIPES, Make, denoise, distance, draw
 
 FUSED = (FusedResnetBlock2D, FusedTransformerBlock, FusedTransformer2DModel, FusedUpsample2D)

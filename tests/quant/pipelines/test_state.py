@@ -15,10 +15,10 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from quant.conversion import dequantize
-from quant.layout import quantized_layers
-from quant.modules.layer import QuantizedLayer
-from quant.pipelines import resident_bytes
+from quant.checkpoints.conversion import dequantize
+from quant.checkpoints.layout import quantized_layers
+from quant.checkpoints.pipelines import resident_bytes
+from quant.layers.layer import QuantizedLayer
 from tests.quant.conftest import TinyWorld
 from tests.quant.pipelines.conftest import RECIPES, Make, denoise, distance, draw
 from tests.toy_model import build_toy_pipeline
@@ -138,7 +138,7 @@ def test_the_footprint_is_one_and_that_of_the_tensors(variant: StableDiffusionPi
 def test_counts_of_what_was_loaded_and_of_what_is_quantized_while_loading(tiny: TinyWorld) -> None:
     from diffusers import PipelineQuantizationConfig
 
-    from quant.backend import FacsimileConfig
+    from quant.checkpoints.backend import FacsimileConfig
 
     reference = UNet2DConditionModel.from_pretrained(tiny.description.source, subfolder="unet")
     for bits in (8, 4):

@@ -12,12 +12,12 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from torch import Tensor, nn
 
-from quant.kernels import native
-from quant.kernels.onednn import OneDNNEngine
-from quant.kernels.opaque_weight import SCRATCH
-from quant.kernels.passes import TorchPasses
-from quant.layout import quantized_layers
-from quant.timesteps import PerThread, TimestepGroups
+from quant.checkpoints.layout import quantized_layers
+from quant.engine import native
+from quant.engine.onednn import OneDNNEngine
+from quant.engine.opaque_weight import SCRATCH
+from quant.engine.passes import TorchPasses
+from quant.layers.timesteps import PerThread, TimestepGroups
 from tests.quant.pipelines.conftest import RECIPES, Make, draw
 
 THREADS = 3
@@ -126,11 +126,11 @@ def test_a_value_of_a_thread_starts_with_the_last_one() -> None:
 
 def test_no_class_of_the_library_holds_tensors() -> None:
     """A tensor on a class is shared by all pipelines."""
-    import quant.fusion
-    import quant.kernels.opaque_weight
-    import quant.modules.time_path.per_request
+    import quant.engine.opaque_weight
+    import quant.layers.fusion
+    import quant.layers.time_path.per_request
 
-    for module in (quant.kernels.opaque_weight, quant.modules.time_path.per_request, quant.fusion):
+    for module in (quant.engine.opaque_weight, quant.layers.time_path.per_request, quant.layers.fusion):
         kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
         held = [kind for kind in kinds for value in vars(kind).values() if isinstance(value, Tensor | nn.Module)]
         assert not held

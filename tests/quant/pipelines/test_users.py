@@ -22,12 +22,12 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
+from quant.checkpoints.layout import quantized_layers
+from quant.engine.onednn import OneDNNEngine
+from quant.engine.passes import TorchPasses
+from quant.engine.reference import ReferenceEngine
 from quant.errors import CaptureError, QuantError, RecipeMismatch
-from quant.kernels.onednn import OneDNNEngine
-from quant.kernels.passes import TorchPasses
-from quant.kernels.reference import ReferenceEngine
-from quant.layout import quantized_layers
-from quant.modules.output_correction import correction_of
+from quant.layers.output_correction import correction_of
 from tests.quant.pipelines.conftest import RECIPES, Make, denoise, distance, draw, inputs
 from tests.toy_model import build_toy_pipeline
 

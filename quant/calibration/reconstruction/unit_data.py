@@ -1,0 +1,67 @@
+"""What a unit is reconstructed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from quant.calibration.arithmetic import autocast
+from quant.calibration.reconstruction.halted import Call, Passes
+from quant.calibration.reconstruction.units import Arguments
+from quant.calibration.trajectories import Samples
+from quant.calibration.workbench import BATCH, Workbench
+
+
+@dataclass(frozen=True)
+class UnitData:
+    """What a unit is reconstructed on, over M samples: arguments as the quantized prefix and as the reference gives
+    them, the reference's output [M, ...], and the timestep of every sample [M]."""
+
+    quantized: Arguments
+    reference: Arguments
+    output: Tensor
+    timesteps: Tensor
+
+
+class Collector:
+    """Collects the data of units, asked for in running order, on the calibration samples that were picked; a context.
+
+    Without `from_prefix` the reference's arguments stand for those of the quantized prefix; unless `both` are needed,
+    those of the prefix stand for the reference's."""
+
+    def __init__(
+        self, bench: Workbench, units: Sequence[str], halted: int, *, from_prefix: bool = True, both: bool = True
+    ) -> None:
+        self._timesteps, self._both = bench.picked.timesteps, both
+        self._reference = Passes(bench.reference, units, _calls(bench, bench.reference), halted)
+        self._student = Passes(bench.student, units, _calls(bench, bench.student), halted) if from_prefix else None
+
+    def data(self, unit: str) -> UnitData:
+        """The data of one unit, whose layers and those before it are as they are now."""
+        reference, output = self._reference.inputs_and_outputs(unit)
+        quantized = reference if self._student is None else self._student.inputs(unit)
+        return UnitData(quantized, reference if self._both else quantized, output, self._timesteps)
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._reference.close()
+        if self._student is not None:
+            self._student.close()
+
+
+def _calls(bench: Workbench, denoiser: nn.Module) -> list[Call]:
+    return [
+        Call(partial(_run, bench, denoiser, batch), partial(bench.select, batch.timesteps))
+        for batch in bench.picked.batches(BATCH)
+    ]
+
+
+def _run(bench: Workbench, denoiser: nn.Module, batch: Samples) -> None:
+    with autocast():
+        bench.call(denoiser, batch)

@@ -1,0 +1,66 @@
+"""The serial phase: trajectories of the student as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from contract.stages import FineTuning
+from quant.calibration.arithmetic import autocast
+from quant.calibration.trajectories import Samples, Trajectories, record
+from quant.calibration.workbench import Workbench
+from quant.sampling.walk import Denoise, Walk, denoise_with
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The states of N pictures at T steps; and the teacher's outputs there where they are not those at the state
+    itself, float32 [N, T, branches, C, H, W]."""
+
+    trajectories: Trajectories
+    targets: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.trajectories.latents.shape[0] * self.trajectories.latents.shape[1]
+
+    def batch(self, index: Tensor) -> tuple[Samples, Tensor | None]:
+        """The samples of states, branches side by side, and their targets [states, branches, C, H, W]."""
+        states, steps = index // self.trajectories.latents.shape[1], index % self.trajectories.latents.shape[1]
+        samples = self.trajectories.pick(tuple(zip(states.tolist(), steps.tolist(), strict=True)))
+        return samples, None if self.targets is None else self.targets[states, steps]
+
+
+@torch.no_grad()
+def collect(bench: Workbench, walks: list[Walk], options: FineTuning, on_step: Callable[[int, int], None]) -> Lessons:
+    """Walks with the student, or in `parallel` training with the teacher. The teacher is asked for its output at these
+    states while training (`student_state`), or here at those where its own trajectory is (`reference_trajectory`)."""
+    walking = bench.reference if options.kind == "parallel" else bench.student
+    drawn = record(walks, _outputs(bench, walking), on_step)
+    if options.target == "student_state":
+        return Lessons(drawn)
+    taught: list[Tensor] = []
+    record([walk.again() for walk in walks], _outputs(bench, bench.reference, taught), lambda *_: None)
+    branches, steps = drawn.conditioning.shape[1], drawn.latents.shape[1]
+    return Lessons(drawn, _by_state(taught, branches, steps))
+
+
+def _outputs(bench: Workbench, denoiser: nn.Module, kept: list[Tensor] | None = None) -> Denoise:
+    denoise = denoise_with(bench.pipeline, denoiser)
+
+    def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        with autocast():
+            output = denoise(latents, timesteps, conditioning).float()
+        if kept is not None:
+            kept.append(output)
+        return output
+
+    return step
+
+
+def _by_state(outputs: list[Tensor], branches: int, steps: int) -> Tensor:
+    """[N, T, branches, C, H, W] of one output for every step of every batch, branch after branch."""
+    batches = [torch.stack(outputs[i : i + steps], dim=1) for i in range(0, len(outputs), steps)]
+    return torch.cat([torch.stack(batch.chunk(branches), dim=2) for batch in batches])

@@ -1,0 +1,1 @@
+"""Quantized denoisers on disk and in diffusers: how they are laid out, converted, saved, checked and loaded."""

@@ -1,0 +1,96 @@
+"""Pipelines from disk: a model's reference, and a checked quantized variant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, cast
+
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from torch import nn
+
+import quant.families
+from quant.checkpoints.checkpoint import verify
+from quant.checkpoints.layout import quantized_layers
+from quant.discovery import family_of, find
+from quant.engine.dtypes import resolved_dtype, torch_dtype
+from quant.errors import CheckpointError, ModelError, QuantError, first_line
+from quant.sampling.translation import no_memory, of_loading
+
+
+class Source(Protocol):
+    """Where a model comes from; `contract.catalogue.ModelDescription` is one."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+def load_reference(description: Source) -> DiffusionPipeline:
+    """The floating-point pipeline of a model, without gradient, in its own dtype.
+
+    Raises ModelError when the weights are not there, unreadable, or of another family."""
+    family = find(quant.families, description.family)
+    try:
+        dtype = torch_dtype(resolved_dtype(description.dtype))
+    except ValueError as error:
+        raise ModelError(f"{error}, in the description of {description.source}") from error
+    try:
+        pipeline = family.PIPELINE.from_pretrained(
+            description.source, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+    except Exception as error:  # diffusers raises many kinds for a bad folder
+        found = of_loading(error, description.source, description.family)
+        if found is error:
+            raise
+        raise found from error
+    family.check(pipeline)
+    return _quiet(pipeline)
+
+
+def load_variant(folder: Path, dtype: str = "float32") -> DiffusionPipeline:
+    """The quantized pipeline in `folder`, its files checked against the digest of its card; what is not quantized
+    computes in `dtype`.
+
+    Raises CheckpointError, naming the file or the tensor."""
+    verify(folder)
+    return load_unsigned(folder, dtype)
+
+
+def load_unsigned(folder: Path, dtype: str = "float32") -> DiffusionPipeline:
+    """As `load_variant`, for a checkpoint that has no card yet: only the tensors themselves are checked."""
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            folder, dtype=torch_dtype(resolved_dtype(dtype)), use_safetensors=True, local_files_only=True
+        )
+    except Exception as error:
+        if isinstance(error, QuantError) or no_memory(error):
+            raise
+        raise CheckpointError(f"checkpoint {folder} cannot be loaded: {first_line(error)}") from error
+    return _quiet(pipeline)
+
+
+def denoiser_of(pipeline: DiffusionPipeline) -> nn.Module:
+    """The UNet or transformer of a pipeline."""
+    return cast(nn.Module, pipeline.components[family_of(pipeline).DENOISER])
+
+
+def resident_bytes(pipeline: DiffusionPipeline) -> int:
+    """Bytes of all parameters and buffers of the pipeline's models, and of the weights that kernels keep instead."""
+    modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
+    plain = sum(t.numel() * t.element_size() for m in modules for t in (*m.parameters(), *m.buffers()))
+    return plain + sum(layer.kernel_bytes for m in modules for layer in quantized_layers(m).values())
+
+
+def _quiet(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+    pipeline.set_progress_bar_config(disable=True)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.eval().requires_grad_(False)
+    return pipeline
+
+
+diffusers_logging.disable_progress_bar()
