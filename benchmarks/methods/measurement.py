@@ -21,7 +21,7 @@ from contract.recipe import Recipe
 from quant.calibration.workbench import Progress
 from quant.cli.options import describe
 from quant.errors import EvaluationError
-from quant.fidelity.evaluation import Evaluation, evaluate
+from quant.fidelity.evaluation import EvaluationJob, evaluate
 from quant.identity import machine as engine
 from quant.sampling.prompts import load_prompt_set, seen_prompts
 
@@ -132,9 +132,9 @@ def _drawn_floors(task: Task, document: Json) -> Floors:
     )
 
 
-def _evaluation(task: Task, folder: Path, *, floors: bool) -> Evaluation:
+def _evaluation(task: Task, folder: Path, *, floors: bool) -> EvaluationJob:
     protocol, places = task.protocol, task.places
-    return Evaluation(
+    return EvaluationJob(
         model=protocol.model,
         description=describe(protocol.model, places.models),
         variants={task.arm: folder},

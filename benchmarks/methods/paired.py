@@ -8,7 +8,7 @@ from pathlib import Path
 from quant.checkpoints.checkpoint import read_card
 from quant.fidelity.arm import reference_arms, variant_arm
 from quant.fidelity.backbone import Backbones
-from quant.fidelity.evaluation import Evaluation
+from quant.fidelity.evaluation import EvaluationJob
 from quant.fidelity.measurement import Measurement
 from quant.fidelity.metric_choice import choose
 from quant.fidelity.run import Run, batches
@@ -20,7 +20,7 @@ DIGITS = 7
 Scores = dict[str, dict[str, list[float | None]]]
 
 
-def paired_scores(job: Evaluation, variant: str, cache: Path) -> Scores:
+def paired_scores(job: EvaluationJob, variant: str, cache: Path) -> Scores:
     """Of a variant that has been evaluated with this cache: for every prompt set and metric a value per prompt, in the
     set's order, None where it is not a number. Nothing is drawn: `evaluate` left all of it in the cache."""
     described, folder = job.description, job.variants[variant]

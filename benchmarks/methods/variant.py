@@ -7,7 +7,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.disturbance import disturbance, now
 from benchmarks.methods.task import Task
@@ -17,9 +16,10 @@ from quant.calibration.workbench import Progress
 from quant.checkpoints.checkpoint import read_card
 from quant.cli.options import describe
 from quant.errors import CheckpointError
-from quant.identity import code_digest, key_of, machine, weights_digest
-from quant.quantization.quantize import Quantization, quantize
-from quant.sampling.prompts import Prompt, load_prompts
+from quant.identity import code_digest
+from quant.quantization.job import QuantizationJob
+from quant.quantization.quantize import quantize
+from quant.sampling.prompts import load_prompts
 
 JOURNALS = ".journals"
 KEPT_FREE = 5 * 10**9
@@ -40,7 +40,7 @@ def make(task: Task, on_progress: Progress) -> Made:
     """The variant of an arm, calibrated now unless it is there. Raises what quantization raises."""
     job = _job(task)
     folder = task.places.variants / task.arm
-    identity, code = _identity(task, job.calibration), code_digest()
+    identity, code = job.identity(), code_digest()
     kept = _kept(folder, identity)
     if kept is not None:
         return Made(folder, kept[0], code, kept[1])
@@ -66,11 +66,11 @@ def crowded(folder: Path) -> bool:
     return shutil.disk_usage(folder.parent).free < KEPT_FREE
 
 
-def _job(task: Task) -> Quantization:
+def _job(task: Task) -> QuantizationJob:
     protocol, prompts = task.protocol, task.places.prompts
     recipe = Recipe.model_validate(task.recipe)
     name = protocol.calibrate_on
-    return Quantization(
+    return QuantizationJob(
         model=protocol.model,
         description=describe(protocol.model, task.places.models),
         recipe=recipe,
@@ -79,19 +79,6 @@ def _job(task: Task) -> Quantization:
         held_out=load_prompts(prompts, name, "validation", protocol.held_out),
         prompt_set=f"{name}/validation",
     )
-
-
-def _identity(task: Task, calibration: list[Prompt]) -> str:
-    """What a variant and the seconds that it took depend on."""
-    parts: dict[str, Any] = {
-        "model": weights_digest(describe(task.protocol.model, task.places.models).source),
-        "recipe": task.recipe,
-        "stages": task.stages,
-        "prompts": [prompt.text for prompt in calibration],
-        "code": code_digest(),
-        "machine": machine("cpu"),
-    }
-    return key_of(parts)
 
 
 def _kept(folder: Path, identity: str) -> tuple[Card, float] | None:

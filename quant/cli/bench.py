@@ -65,10 +65,10 @@ def bench(
     if not names:
         raise CheckpointError(f"{model} has no variants: make one with `python -m quant quantize`")
 
-    from quant.fidelity.evaluation import Evaluation, evaluate
+    from quant.fidelity.evaluation import EvaluationJob, evaluate
     from quant.fidelity.report.report import write_report
 
-    job = Evaluation(
+    job = EvaluationJob(
         model=model,
         description=description,
         variants={name: variant_folder(model, name, variant_folders) for name in names},

@@ -50,10 +50,10 @@ def quantize(
     if folder.exists() and not overwrite:
         raise VariantExists(f"{folder} exists: give another --variant, or --overwrite")
 
-    from quant.quantization.quantize import Quantization
+    from quant.quantization.job import QuantizationJob
     from quant.quantization.quantize import quantize as make
 
-    job = Quantization(
+    job = QuantizationJob(
         model=model,
         description=description,
         recipe=plan,

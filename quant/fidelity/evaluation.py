@@ -36,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationJob:
     """What to measure: variants by name with their checkpoints, on `prompt_sets`, the first being the primary one.
 
     `metrics` empty means all that can be measured; `seen` are the prompts that calibrations may have used, by id;
@@ -68,7 +68,7 @@ class Evaluation:
         )
 
 
-def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
+def evaluate(job: EvaluationJob, cache: Path, on_progress: Progress) -> Report:
     """Measures all variants. `on_progress` gets (arm, pictures done, pictures in all) at every step; what it raises
     ends the run, which goes on from `cache` when it is started again, with the same figures to the last digit.
 
@@ -119,7 +119,7 @@ def evaluate(job: Evaluation, cache: Path, on_progress: Progress) -> Report:
     return Report(written, worst)
 
 
-def _check(job: Evaluation) -> None:
+def _check(job: EvaluationJob) -> None:
     sets = [prompt_set.name for prompt_set in job.prompt_sets]
     if not job.variants or not sets:
         raise EvaluationError("an evaluation needs at least one variant and one prompt set")
@@ -127,7 +127,7 @@ def _check(job: Evaluation) -> None:
         raise EvaluationError(f"prompt sets must have different names: {', '.join(sets)}")
 
 
-def _cards(job: Evaluation) -> tuple[dict[str, Card], dict[str, Json], dict[str, Exception]]:
+def _cards(job: EvaluationJob) -> tuple[dict[str, Card], dict[str, Json], dict[str, Exception]]:
     """The cards and report cards of the variants that are there, and why others are not."""
     cards: dict[str, Card] = {}
     report_cards: dict[str, Json] = {}
@@ -143,12 +143,12 @@ def _cards(job: Evaluation) -> tuple[dict[str, Card], dict[str, Json], dict[str,
     return cards, report_cards, failures
 
 
-def _refuse_if_all_failed(job: Evaluation, failures: dict[str, Exception]) -> None:
+def _refuse_if_all_failed(job: EvaluationJob, failures: dict[str, Exception]) -> None:
     if len(failures) == len(job.variants):
         raise next(iter(failures.values()))
 
 
-def _prepare(job: Evaluation, cache: Path) -> tuple[Run, Reasons, tuple[Arm, Arm]]:
+def _prepare(job: EvaluationJob, cache: Path) -> tuple[Run, Reasons, tuple[Arm, Arm]]:
     described = job.description
     backbones = Backbones(job.backbones)
     metrics, reasons = choose(job.metrics, backbones, described.height, described.width)
@@ -156,7 +156,7 @@ def _prepare(job: Evaluation, cache: Path) -> tuple[Run, Reasons, tuple[Arm, Arm
     return Run(reference, job.sampling, metrics, backbones, TensorCache(cache)), reasons, (bfloat16, other_seeds)
 
 
-def _batches(job: Evaluation) -> dict[str, list[Batch]]:
+def _batches(job: EvaluationJob) -> dict[str, list[Batch]]:
     return {prompt_set.name: batches(prompt_set, job.seed) for prompt_set in job.prompt_sets}
 
 
@@ -165,7 +165,7 @@ def _beat(on_progress: Progress, stage: str, done: int, total: int, *_: int) -> 
     on_progress(stage, done, total)
 
 
-def _measure(run: Run, job: Evaluation, arm: Arm, on_progress: Progress) -> dict[str, Measurement]:
+def _measure(run: Run, job: EvaluationJob, arm: Arm, on_progress: Progress) -> dict[str, Measurement]:
     total, done = sum(len(prompt_set.prompts) for prompt_set in job.prompt_sets), 0
     found: dict[str, Measurement] = {}
     for prompt_set in job.prompt_sets:

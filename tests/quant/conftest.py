@@ -10,7 +10,8 @@ import pytest
 from contract.card import Card
 from contract.catalogue import ModelDescription, read_models
 from contract.recipe import CalibrationRun, Recipe
-from quant.quantization.quantize import Quantization, quantize
+from quant.quantization.job import QuantizationJob
+from quant.quantization.quantize import quantize
 from quant.sampling.prompts import prompts_from_texts
 from tests.tiny_model import save_tiny_model
 
@@ -40,7 +41,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     for bits in (8, 4):
         inputs = CalibrationRun(num_prompts=2, num_inference_steps=2, guidance_scale=3.0)
         recipe = Recipe(method="minmax", weight_bits=bits, keep_float=KEPT, calibration=inputs)
-        job = Quantization(
+        job = QuantizationJob(
             model="tiny",
             description=description,
             recipe=recipe,

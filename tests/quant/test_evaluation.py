@@ -20,7 +20,7 @@ from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.errors import BackboneMissing, CheckpointError, EvaluationError, PictureMismatch, QuantError
 from quant.fidelity.backbone import Backbones
 from quant.fidelity.comparison import evaluate as evaluate_in_memory
-from quant.fidelity.evaluation import Evaluation, evaluate
+from quant.fidelity.evaluation import EvaluationJob, evaluate
 from quant.fidelity.metric_choice import choose
 from quant.fidelity.networks.judge import Judge
 from quant.sampling.generation import Drawn, Sampling
@@ -50,8 +50,8 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def job(tiny: TinyWorld, backbones: Path) -> Evaluation:
-    return Evaluation(
+def job(tiny: TinyWorld, backbones: Path) -> EvaluationJob:
+    return EvaluationJob(
         model="tiny",
         description=tiny.description,
         variants={f"w{bits}": tiny.folder(bits) for bits in (8, 4)},
@@ -62,7 +62,7 @@ def job(tiny: TinyWorld, backbones: Path) -> Evaluation:
 
 
 @pytest.fixture(scope="module")
-def finished(job: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> tuple[Json, Path]:
+def finished(job: EvaluationJob, tmp_path_factory: pytest.TempPathFactory) -> tuple[Json, Path]:
     """The document of a whole evaluation, and the cache that it left."""
     cache = tmp_path_factory.mktemp("cache")
     return evaluate(job, cache, _silent).document, cache
@@ -96,7 +96,7 @@ def test_the_floors_are_in_order(finished: tuple[Json, Path]) -> None:
 
 
 def test_the_means_are_those_of_a_plain_loop_over_the_same_noise(
-    finished: tuple[Json, Path], tiny: TinyWorld, job: Evaluation
+    finished: tuple[Json, Path], tiny: TinyWorld, job: EvaluationJob
 ) -> None:
     document, _ = finished
     d = tiny.description
@@ -127,7 +127,7 @@ def test_the_generalization_gap_is_the_difference_of_the_sets(finished: tuple[Js
 
 
 def test_a_second_run_draws_nothing_and_says_the_same(
-    finished: tuple[Json, Path], job: Evaluation, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Json, Path], job: EvaluationJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document, cache = finished
     monkeypatch.setattr(run_module, "draw", _never)
@@ -139,7 +139,7 @@ def _never(*_: object) -> Drawn:
 
 
 def test_a_run_that_is_killed_goes_on_with_the_same_figures(
-    finished: tuple[Json, Path], job: Evaluation, tmp_path: Path
+    finished: tuple[Json, Path], job: EvaluationJob, tmp_path: Path
 ) -> None:
     class Killed(Exception):
         pass
@@ -164,7 +164,7 @@ def test_a_run_that_is_killed_goes_on_with_the_same_figures(
 
 
 def test_the_reference_is_shared_by_all_variants_and_by_shorter_runs(
-    finished: tuple[Json, Path], job: Evaluation, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Json, Path], job: EvaluationJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, cache = finished
     real = run_module.draw
@@ -180,13 +180,13 @@ def test_the_reference_is_shared_by_all_variants_and_by_shorter_runs(
     evaluate(replace(job, prompt_sets=(shorter,), variants={"again": job.variants["w8"]}), cache, _silent)
 
 
-def test_another_seed_gives_other_pictures(finished: tuple[Json, Path], job: Evaluation, tmp_path: Path) -> None:
+def test_another_seed_gives_other_pictures(finished: tuple[Json, Path], job: EvaluationJob, tmp_path: Path) -> None:
     one = replace(job.prompt_sets[0], prompts=job.prompt_sets[0].prompts[:4])
     other = evaluate(replace(job, prompt_sets=(one,), seed=1), tmp_path, _silent).document
     assert other["variants"]["w8"]["home"]["psnr"]["mean"] != finished[0]["variants"]["w8"]["home"]["psnr"]["mean"]
 
 
-def test_one_prompt_has_means_and_no_intervals(job: Evaluation, tmp_path: Path) -> None:
+def test_one_prompt_has_means_and_no_intervals(job: EvaluationJob, tmp_path: Path) -> None:
     one = replace(job.prompt_sets[0], prompts=job.prompt_sets[0].prompts[:1])
     document = evaluate(replace(job, prompt_sets=(one,)), tmp_path, _silent).document
     found = document["variants"]["w8"]["home"]
@@ -197,7 +197,7 @@ def test_one_prompt_has_means_and_no_intervals(job: Evaluation, tmp_path: Path) 
 
 
 def test_pictures_that_are_not_finite_are_counted_and_not_averaged_in(
-    finished: tuple[Json, Path], job: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Json, Path], job: EvaluationJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = run_module.draw
 
@@ -222,7 +222,7 @@ def test_pictures_that_are_not_finite_are_counted_and_not_averaged_in(
 
 
 def test_a_variant_that_disappears_is_reported_and_the_others_are_measured(
-    job: Evaluation, tiny: TinyWorld, tmp_path: Path
+    job: EvaluationJob, tiny: TinyWorld, tmp_path: Path
 ) -> None:
     doomed = tmp_path / "doomed"
     shutil.copytree(tiny.folder(4), doomed)
@@ -243,7 +243,7 @@ def test_a_variant_that_disappears_is_reported_and_the_others_are_measured(
         evaluate(replace(job, variants={"doomed": doomed}), tmp_path / "cache", _silent)
 
 
-def test_prompts_that_calibration_has_seen_are_refused(job: Evaluation, tiny: TinyWorld, tmp_path: Path) -> None:
+def test_prompts_that_calibration_has_seen_are_refused(job: EvaluationJob, tiny: TinyWorld, tmp_path: Path) -> None:
     card = tiny.cards[8]
     for used in (card.calibration_prompt_ids[0], card.report.prompt_ids[0]):
         with pytest.raises(EvaluationError, match="never met"):
@@ -254,7 +254,7 @@ def test_prompts_that_calibration_has_seen_are_refused(job: Evaluation, tiny: Ti
         evaluate(replace(job, prompt_sets=(renamed,), seen=seen), tmp_path, _silent)
 
 
-def test_sets_of_one_name_and_no_variants_are_refused(job: Evaluation, tmp_path: Path) -> None:
+def test_sets_of_one_name_and_no_variants_are_refused(job: EvaluationJob, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="different names"):
         evaluate(replace(job, prompt_sets=(job.prompt_sets[0],) * 2), tmp_path, _silent)
     with pytest.raises(EvaluationError, match="at least one variant"):
@@ -279,7 +279,7 @@ def test_a_metric_that_is_asked_for_is_measured_or_refused(backbones: Path) -> N
         choose(("frechet",), found, 128, 128)
 
 
-def test_pictures_are_written_once_under_their_place_in_the_set(job: Evaluation, tmp_path: Path) -> None:
+def test_pictures_are_written_once_under_their_place_in_the_set(job: EvaluationJob, tmp_path: Path) -> None:
     asked = replace(
         job, prompt_sets=job.prompt_sets[1:], variants={"w8": job.variants["w8"]}, pictures=tmp_path / "out"
     )
@@ -302,7 +302,7 @@ def test_pictures_are_written_once_under_their_place_in_the_set(job: Evaluation,
     assert (again == arms[1]).all()
 
 
-def test_distances_to_real_pictures(job: Evaluation, tmp_path: Path) -> None:
+def test_distances_to_real_pictures(job: EvaluationJob, tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()
     rng = np.random.default_rng(0)

@@ -20,7 +20,8 @@ from quant.calibration.journal import Journal, sweep
 from quant.calibration.tuning.trainer import Trainer
 from quant.errors import CalibrationDiverged
 from quant.layers.trainable.layer import FakeQuantizedLayer
-from quant.quantization.quantize import Quantization, quantize
+from quant.quantization.job import QuantizationJob
+from quant.quantization.quantize import quantize
 from quant.sampling.prompts import prompts_from_texts
 from tests.toy_bench import KEPT
 from tests.toy_model import PROMPTS, save_toy_model
@@ -59,8 +60,8 @@ class Toy:
     pieces: tuple[str, ...]
 
 
-def _job(description: ModelDescription, **changed: Any) -> Quantization:
-    return Quantization(
+def _job(description: ModelDescription, **changed: Any) -> QuantizationJob:
+    return QuantizationJob(
         model="toy",
         description=description,
         recipe=Recipe.model_validate(RECIPE | changed),

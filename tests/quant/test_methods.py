@@ -12,7 +12,8 @@ from contract.recipe import Recipe
 from quant.checkpoints.layout import quantized_layers
 from quant.checkpoints.pipelines import denoiser_of, load_unsigned
 from quant.discovery import find, names
-from quant.quantization.quantize import Quantization, quantize
+from quant.quantization.job import QuantizationJob
+from quant.quantization.quantize import quantize
 from quant.sampling.generation import Sampling, draw
 from quant.sampling.prompts import prompts_from_texts
 from tests.quant.conftest import KEPT, TinyWorld
@@ -42,7 +43,7 @@ def test_a_method_makes_a_checkpoint_that_loads_and_draws(method: str, tiny: Tin
             "stages": _least(method),
         }
     )
-    job = Quantization(
+    job = QuantizationJob(
         model="tiny",
         description=tiny.description,
         recipe=recipe,

@@ -19,7 +19,7 @@ from contract.payloads import EvaluationPayload
 from contract.reports import FILES
 from contract.results import EvaluationResult
 from contract.transitions import Submission, cancel, claim, find, list_jobs, submit
-from quant.fidelity.evaluation import Evaluation
+from quant.fidelity.evaluation import EvaluationJob
 from quant.fidelity.report.report import Report
 from tests.contract.cards import card, stage
 from worker.claims import ClaimLoop
@@ -34,10 +34,10 @@ ENTRY = {"mean": 33.0, "ci95": [32.0, 34.0], "count": 2, "reason": None, "std": 
 FLOOR = {"mean": None, "ci95": None, "count": 2, "reason": "identical pictures", "draws": 1000}
 DIGESTS = {"one": "1" * 64, "two": "2" * 64}
 Progress = Callable[[str, int, int], None]
-Evaluate = Callable[[Evaluation, Path, Progress], Report]
+Evaluate = Callable[[EvaluationJob, Path, Progress], Report]
 
 
-def _found(evaluation: Evaluation, cache: Path, on_progress: Progress) -> Report:
+def _found(evaluation: EvaluationJob, cache: Path, on_progress: Progress) -> Report:
     on_progress("one", 1, 4)
     document = {
         "variants": {
@@ -105,9 +105,9 @@ def run(world: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[..., JobRec
 
 
 def test_what_quant_finds_becomes_the_result(run: Callable[..., JobRecord], world: Runtime) -> None:
-    asked: list[Evaluation] = []
+    asked: list[EvaluationJob] = []
 
-    def evaluate(evaluation: Evaluation, cache: Path, on_progress: Progress) -> Report:
+    def evaluate(evaluation: EvaluationJob, cache: Path, on_progress: Progress) -> Report:
         asked.append(evaluation)
         assert cache == world.settings.data_dir / "evaluation-cache"
         assert cache.is_dir()
@@ -142,7 +142,7 @@ def test_the_report_is_published_and_linked_to_what_it_measured(run: Callable[..
 
 
 def test_a_cancellation_ends_it_and_leaves_no_report(run: Callable[..., JobRecord], world: Runtime) -> None:
-    def evaluate(evaluation: Evaluation, cache: Path, on_progress: Progress) -> Report:
+    def evaluate(evaluation: EvaluationJob, cache: Path, on_progress: Progress) -> Report:
         world.store.run(cancel(_running(world)))
         return _found(evaluation, cache, on_progress)
 
@@ -151,7 +151,7 @@ def test_a_cancellation_ends_it_and_leaves_no_report(run: Callable[..., JobRecor
 
 
 def test_a_worker_that_stops_puts_it_back(run: Callable[..., JobRecord], world: Runtime) -> None:
-    def evaluate(evaluation: Evaluation, cache: Path, on_progress: Progress) -> Report:
+    def evaluate(evaluation: EvaluationJob, cache: Path, on_progress: Progress) -> Report:
         world.patience.draining.set()
         return _found(evaluation, cache, on_progress)
 
@@ -162,9 +162,9 @@ def test_a_worker_that_stops_puts_it_back(run: Callable[..., JobRecord], world: 
 
 
 def test_one_variant_that_is_gone_is_left_to_quant(run: Callable[..., JobRecord], world: Runtime) -> None:
-    asked: list[Evaluation] = []
+    asked: list[EvaluationJob] = []
 
-    def evaluate(evaluation: Evaluation, cache: Path, on_progress: Progress) -> Report:
+    def evaluate(evaluation: EvaluationJob, cache: Path, on_progress: Progress) -> Report:
         asked.append(evaluation)
         return _found(evaluation, cache, on_progress)
 

@@ -12,7 +12,8 @@ from contract.jobs import JobRecord
 from contract.payloads import CalibrationPayload
 from contract.results import CalibrationResult
 from quant.calibration.workbench import Progress
-from quant.quantization.quantize import Quantization, quantize
+from quant.quantization.job import QuantizationJob
+from quant.quantization.quantize import quantize
 from quant.sampling.prompts import Prompt, load_prompts, prompts_from_texts
 from worker.lease import JobLease
 from worker.runtime import Runtime
@@ -77,12 +78,12 @@ def _published_before(runtime: Runtime, record: JobRecord, payload: CalibrationP
     raise VariantExists(f"{payload.model} already has a variant {payload.variant}, and a published one never changes")
 
 
-def _quantization(runtime: Runtime, payload: CalibrationPayload) -> Quantization:
+def _quantization(runtime: Runtime, payload: CalibrationPayload) -> QuantizationJob:
     description = runtime.catalogue.models.get(payload.model)
     if description is None:
         raise RegistryError(f"this worker has no model {payload.model}")
     calibration, held_out, prompt_set = _prompts(runtime.settings.prompts, payload)
-    return Quantization(
+    return QuantizationJob(
         model=payload.model,
         description=description,
         recipe=payload.recipe,

@@ -12,7 +12,7 @@ from contract.jobs import JobRecord
 from contract.payloads import EvaluationPayload
 from contract.reports import EXTENSIONS, report_url
 from contract.results import EvaluationResult
-from quant.fidelity.evaluation import Evaluation, evaluate
+from quant.fidelity.evaluation import EvaluationJob, evaluate
 from quant.fidelity.report.report import Report, write_report
 from quant.sampling.prompts import load_prompt_set, seen_prompts
 from worker.lease import JobLease
@@ -33,7 +33,7 @@ def run(runtime: Runtime, lease: JobLease, record: JobRecord) -> EvaluationResul
     return _result(payload, found.document, _publish(runtime, record, found))
 
 
-def _evaluation(runtime: Runtime, payload: EvaluationPayload) -> Evaluation:
+def _evaluation(runtime: Runtime, payload: EvaluationPayload) -> EvaluationJob:
     description = runtime.catalogue.models.get(payload.model)
     if description is None:
         raise RegistryError(f"this worker has no model {payload.model}")
@@ -41,7 +41,7 @@ def _evaluation(runtime: Runtime, payload: EvaluationPayload) -> Evaluation:
     if not any(folder.is_dir() for folder in folders.values()):
         raise RegistryError(f"none of these variants of {payload.model} is published any more")
     prompts = runtime.settings.prompts
-    return Evaluation(
+    return EvaluationJob(
         model=payload.model,
         description=description,
         variants=folders,

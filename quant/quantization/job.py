@@ -1,0 +1,94 @@
+"""What to make of which model: a quantization as it is asked for, checked before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import quant.methods
+from contract.catalogue import ModelDescription
+from contract.errors import RecipeError
+from contract.identifier import IDENTIFIER_RULE, is_identifier
+from contract.recipe import Recipe
+from contract.stages import Stages
+from quant.calibration.workbench import Run
+from quant.discovery import find
+from quant.errors import RecipeMismatch
+from quant.identity import code_digest, key_of, machine, weights_digest
+from quant.sampling.generation import Sampling
+from quant.sampling.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class QuantizationJob:
+    """The variant's name, the model, the recipe, the prompts to calibrate on and those to report on."""
+
+    model: str
+    description: ModelDescription
+    recipe: Recipe
+    variant: str
+    calibration: list[Prompt]
+    held_out: list[Prompt]
+    prompt_set: str
+
+    @property
+    def exact(self) -> ModelDescription:
+        """The model in float32: what calibration computes with, whatever is served."""
+        return self.description.model_copy(update={"dtype": "float32"})
+
+    @property
+    def used(self) -> list[Prompt]:
+        """The prompts that the recipe calibrates on."""
+        return self.calibration[: self.recipe.calibration.num_prompts]
+
+    @property
+    def sampling(self) -> Sampling:
+        """The settings of all pictures that are drawn, but for their prompts."""
+        inputs = self.recipe.calibration
+        return Sampling(
+            prompt="",
+            seed=inputs.seed,
+            num_inference_steps=inputs.num_inference_steps,
+            guidance_scale=inputs.guidance_scale,
+            width=self.description.width,
+            height=self.description.height,
+        )
+
+    @property
+    def run(self) -> Run:
+        """What calibration draws."""
+        return Run(tuple(prompt.text for prompt in self.used), self.sampling)
+
+    def stages(self) -> Stages:
+        """All stages of the recipe. Raises RecipeMismatch where names, recipe and model, or the two prompt lists, do
+        not fit."""
+        recipe = self.recipe
+        for what, name in (("model", self.model), ("variant", self.variant)):
+            if not is_identifier(name):
+                raise RecipeMismatch(f"the {what}'s name {name!r} must have {IDENTIFIER_RULE}")
+        if recipe.family != self.description.family:
+            raise RecipeMismatch(f"the recipe is for {recipe.family}, {self.model} is {self.description.family}")
+        shared = {prompt.text for prompt in self.calibration} & {prompt.text for prompt in self.held_out}
+        if shared:
+            raise RecipeMismatch(f"{len(shared)} calibration prompts are also held out for the report: {min(shared)!r}")
+        if len(self.calibration) < recipe.calibration.num_prompts:
+            raise RecipeMismatch(
+                f"the recipe calibrates on {recipe.calibration.num_prompts} prompts, there are {len(self.calibration)}"
+            )
+        try:
+            return recipe.complete(find(quant.methods, recipe.method).STAGES)
+        except RecipeError as error:
+            raise RecipeMismatch(str(error)) from error
+
+    def identity(self) -> str:
+        """What finished pieces of its work depend on, as a name."""
+        return key_of(
+            {
+                "model": weights_digest(self.description.source),
+                "recipe": self.recipe.model_dump(mode="json"),
+                "stages": self.stages().model_dump(mode="json"),
+                "size": (self.description.width, self.description.height),
+                "prompts": [prompt.text for prompt in self.used],
+                "code": code_digest(),
+                "machine": machine("cpu"),
+            }
+        )[:24]
