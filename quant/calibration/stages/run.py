@@ -6,6 +6,7 @@ from diffusers import DiffusionPipeline
 
 from contract.recipe import Recipe
 from contract.stages import Stages
+from quant.calibration import memory
 from quant.calibration.journal import Journal
 from quant.calibration.preparation import layout_of
 from quant.calibration.stages import (
@@ -13,7 +14,6 @@ from quant.calibration.stages import (
     bits_over_time,
     fine_tuning,
     inputs,
-    memory,
     output_correction,
     ranges,
     rounding,

@@ -103,7 +103,7 @@ class Trainer:
     def _output_error(self, output: Tensor, targets: Tensor) -> Tensor:
         difference = output.unflatten(0, targets.shape[:2]) - targets
         if self._options.guided and targets.shape[1] == 2:
-            scale = self._bench.inputs.sampling.guidance_scale
+            scale = self._bench.run.sampling.guidance_scale
             guided = (1.0 - scale) * difference[:, 0] + scale * difference[:, 1]
             difference = guided / math.hypot(1.0 - scale, scale)
         return difference.pow(2).mean()
