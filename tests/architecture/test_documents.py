@@ -101,7 +101,8 @@ def _folders(repository: Path) -> list[str]:
     ignored = [line.strip("/") for line in lines if not line.startswith("#")]
     found: list[str] = []
     for top in (path for path in repository.iterdir() if path.is_dir() and path.name not in MACHINERY):
-        found.append(top.name)
-        if DEPTH_OF.get(top.name) == 2:
-            found += [f"{top.name}/{path.name}" for path in top.iterdir() if path.is_dir()]
+        level = [top]
+        for _ in range(DEPTH_OF.get(top.name, 1)):
+            found += [path.relative_to(repository).as_posix() for path in level]
+            level = [path for folder in level for path in folder.iterdir() if path.is_dir()]
     return [name for name in found if not any(fnmatch(part, mark) for part in name.split("/") for mark in ignored)]
