@@ -32,8 +32,8 @@ from quant.cli.options import MODELS, PROMPTS, describe
 from quant.discovery import find
 from quant.fidelity.statistics import summarize
 from quant.quantizers.activation import FLOAT_BITS
-from quant.sampling.generation import Sampling
 from quant.sampling.prompts import load_prompts
+from quant.sampling.request import Sampling
 from quant.sampling.walk import State, Walk, denoise_with
 
 MODEL, PROMPT_SET = "shapes-sd", "shapes-plain"

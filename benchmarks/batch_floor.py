@@ -20,8 +20,9 @@ from benchmarks.result import AsJson, Keep, save, stdout
 from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.cli.options import MODELS, PROMPTS, VARIANTS, describe, variant_folder
 from quant.engine.selection import default_engine
-from quant.sampling.generation import Sampling, draw
+from quant.sampling.generation import draw
 from quant.sampling.prompts import load_prompts
+from quant.sampling.request import Sampling
 
 MODEL = "shapes-sd"
 PROMPT_SET = "shapes-plain"

@@ -21,7 +21,8 @@ from benchmarks.result import AsJson, Keep, Lock, save, stdout
 from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.cli.options import MODELS, VARIANTS, describe, variant_folder
 from quant.fidelity.bfloat16 import bfloat16_copy
-from quant.sampling.generation import Sampling, generate
+from quant.sampling.generation import generate
+from quant.sampling.request import Sampling
 
 MODEL = "shapes-sd"
 VARIANT_NAMES = ("w8a8-minmax", "w4a8-minmax")

@@ -16,7 +16,8 @@ from diffusers import DiffusionPipeline
 from benchmarks.served import MODEL, PROMPT
 from quant.checkpoints.pipelines import denoiser_of, load_reference, load_variant
 from quant.cli.options import MODELS, VARIANTS, describe, variant_folder
-from quant.sampling.generation import Sampling, generate
+from quant.sampling.generation import generate
+from quant.sampling.request import Sampling
 
 
 @cache

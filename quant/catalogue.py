@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import quant.families
 import quant.fidelity.metrics
 import quant.methods
 from contract.catalogue import Catalogue, ModelDescription
 from contract.recipe import read_presets
-from quant.discovery import find, names
+from quant.discovery import families, find, names
 from quant.engine import processor
-from quant.sampling.generation import SCHEDULERS
 from quant.sampling.prompts import prompt_sets
+from quant.sampling.schedulers import SCHEDULERS
 
 
 def catalogue(models: dict[str, ModelDescription], recipes: Path, prompts: Path) -> Catalogue:
@@ -22,7 +21,7 @@ def catalogue(models: dict[str, ModelDescription], recipes: Path, prompts: Path)
     return Catalogue(
         models=models,
         methods={name: find(quant.methods, name).STAGES for name in names(quant.methods)},
-        families=names(quant.families),
+        families=tuple(families()),
         metrics=names(quant.fidelity.metrics),
         schedulers=SCHEDULERS,
         presets=read_presets(recipes),

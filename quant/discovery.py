@@ -1,13 +1,15 @@
-"""A file's name is its registration: methods, families and metrics are found by listing their folder."""
+"""A file's name is its registration: methods, families, anatomies and metrics are found by listing their folder."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from types import ModuleType
 
 import quant.families
 from quant.errors import ModelError, RecipeMismatch
+from quant.families import Family
 
 
 def names(package: ModuleType) -> tuple[str, ...]:
@@ -23,10 +25,27 @@ def find(package: ModuleType, name: str) -> ModuleType:
     return importlib.import_module(f"{package.__name__}.{name}")
 
 
-def family_of(pipeline: object) -> ModuleType:
-    """The family whose pipeline class this is. Raises ModelError for a class that no family has."""
-    for name in names(quant.families):
-        family = find(quant.families, name)
-        if type(pipeline) is family.PIPELINE:
-            return family
-    raise ModelError(f"{type(pipeline).__name__} belongs to no family; there are {', '.join(names(quant.families))}")
+@cache
+def families() -> dict[str, Family]:
+    """All families by name."""
+    return {name: find(quant.families, name).FAMILY for name in names(quant.families)}
+
+
+def family_named(name: str) -> Family:
+    """The family of that name. Raises ModelError, listing what there is."""
+    if name not in families():
+        raise ModelError(f"{name!r} is no family; there are {', '.join(families())}")
+    return families()[name]
+
+
+def family_name(pipeline: object) -> str:
+    """The name of the family that has this pipeline's class. Raises ModelError for a class that no family has."""
+    for name, family in families().items():
+        if type(pipeline) in family.pipelines:
+            return name
+    raise ModelError(f"{type(pipeline).__name__} belongs to no family; there are {', '.join(families())}")
+
+
+def family_of(pipeline: object) -> Family:
+    """The family that has this pipeline's class. Raises what `family_name` raises."""
+    return families()[family_name(pipeline)]

@@ -24,8 +24,9 @@ from contract.catalogue import ModelDescription, read_models
 from quant.checkpoints.pipelines import load_reference
 from quant.fidelity.networks.judge import Judge, load_judge
 from quant.fidelity.statistics import summarize
-from quant.sampling.generation import Sampling, generate_batch
+from quant.sampling.generation import generate_batch
 from quant.sampling.prompts import Prompt, load_prompts
+from quant.sampling.request import Sampling
 from shapes.caption import Style
 from shapes.renders import render_all
 from shapes.scene import Split, draw_scenes
@@ -92,7 +93,7 @@ def save_grid(pictures: list[Image.Image], prompts: list[Prompt], answers: list[
         axis.imshow(picture)
         axis.axis("off")
         wrong = any(answer[head] != word for head, word in prompt.attributes.items())
-        axis.set_title("\n".join(wrap(prompt.text, 34)[:3]), fontsize=6, color="crimson" if wrong else "black")
+        axis.set_title("\n".join(wrap(prompt.text or "", 34)[:3]), fontsize=6, color="crimson" if wrong else "black")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -14,7 +14,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from quant.sampling.generation import Sampling
+from quant.sampling.request import Sampling
 from tests.tiny_model import build_tiny_pipeline
 
 WEIGHTS = Path(__file__).parent / "data" / "toy_unet.safetensors"

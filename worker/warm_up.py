@@ -22,7 +22,8 @@ def warm_up(runtime: Runtime) -> None:
 
 def _one_picture(runtime: Runtime, model: str, variant: str) -> None:
     from quant.errors import QuantError
-    from quant.sampling.generation import Sampling, generate
+    from quant.sampling.generation import generate
+    from quant.sampling.request import Sampling
 
     description = runtime.catalogue.models.get(model)
     if description is None:

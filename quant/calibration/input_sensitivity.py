@@ -59,17 +59,15 @@ def _shares(bench: Workbench, count: int) -> Tensor:
 
     For random signs v, (v J n)^2 is on average the squared length of J n, where n is the rounding error and J the
     output's derivative: one backward pass has it for all inputs."""
-    branches, steps = bench.drawn.conditioning.shape[1], bench.drawn.latents.shape[1]
-    scale = bench.run.sampling.guidance_scale
-    weights = torch.tensor([1.0] if branches == 1 else [1.0 - scale, scale])
+    branches, steps = bench.drawn.conditioning.branches, bench.drawn.latents.shape[1]
     found = torch.zeros(len(bench.quantizers), steps, dtype=torch.float64)
     with bench.seeded("sensitive inputs") as generator, torch.enable_grad(), _rounding(bench.quantizers) as moved:
         for step in range(steps):
             output = bench.call(bench.student, bench.drawn.pick(tuple((i, step) for i in range(count))))
+            guided = bench.guide(output.unflatten(0, (count, branches)))
             for _ in range(PROBES):
-                signs = torch.randint(2, (count, 1, *output.shape[1:]), generator=generator) * 2.0 - 1.0
-                probe = (signs * weights.view(1, -1, 1, 1, 1)).flatten(0, 1)
-                output.backward(probe.to(output), retain_graph=True)
+                signs = torch.randint(2, guided.shape, generator=generator) * 2.0 - 1.0
+                guided.backward(signs.to(guided), retain_graph=True)
                 for place, name in enumerate(bench.quantizers):
                     found[place, step] += moved[name].view(count, branches).sum(dim=1).square().mean()
                     moved[name].zero_()

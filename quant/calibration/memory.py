@@ -80,8 +80,8 @@ class _Size:
 @torch.no_grad()
 def _measure(bench: Workbench) -> _Size:
     walk = bench.run.walks(bench.pipeline, 1)[0]
-    latents, timesteps, conditioning = walk.state.rows
-    one = Samples(latents[:1], timesteps[:1].float(), conditioning[:1])
+    latents, timesteps, rows = walk.state.rows
+    one = Samples(latents[:1], timesteps[:1].float(), rows[slice(0, 1)])
     outputs: dict[str, int] = {}
     widths: dict[str, int] = {}
     produced: dict[str, int] = {}
@@ -107,7 +107,7 @@ def _measure(bench: Workbench) -> _Size:
         sum(produced.values()),
         one.latents.numel(),
         len(walk.timesteps),
-        walk.conditioning.shape[1],
+        walk.conditioning.branches,
     )
 
 

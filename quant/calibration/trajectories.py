@@ -9,23 +9,24 @@ import torch
 from torch import Tensor
 
 from quant.calibration.selection import Selection
+from quant.conditioning import Conditioning, Rows
 from quant.sampling.walk import Denoise, Walk
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs of a denoiser, guidance branches apart: latents float32 [M, C, H, W], timesteps float32 [M] and
-    conditioning [M, tokens, width]. The branches of one state lie side by side, the one without the prompt first."""
+    """Inputs of a denoiser, guidance branches apart: latents float32 [M, ...], timesteps float32 [M] and rows of
+    conditioning. The branches of one state lie side by side, the one without the condition first."""
 
     latents: Tensor
     timesteps: Tensor
-    conditioning: Tensor
+    rows: Rows
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def __getitem__(self, index: Tensor | slice) -> Samples:
-        return Samples(self.latents[index], self.timesteps[index], self.conditioning[index])
+        return Samples(self.latents[index], self.timesteps[index], self.rows[index])
 
     def batches(self, size: int) -> Iterator[Samples]:
         """All samples in order, `size` at a time."""
@@ -33,28 +34,28 @@ class Samples:
             yield self[start : start + size]
 
     @property
-    def arguments(self) -> tuple[Tensor, Tensor, Tensor]:
+    def arguments(self) -> tuple[Tensor, Tensor, Rows]:
         """As a denoiser is called."""
-        return self.latents, self.timesteps, self.conditioning
+        return self.latents, self.timesteps, self.rows
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """N pictures over T steps: latents float32 [N, T, C, H, W] as the model saw them, timesteps [T], conditioning
-    [N, branches, tokens, width]."""
+    """N pictures over T steps: latents float32 [N, T, ...] as the model saw them, timesteps [T], and the pictures'
+    conditioning."""
 
     latents: Tensor
     timesteps: Tensor
-    conditioning: Tensor
+    conditioning: Conditioning
 
     def pick(self, selection: Selection) -> Samples:
         """The samples of (trajectory, step) pairs, all guidance branches of each."""
         trajectory, step = torch.tensor(selection, dtype=torch.long).view(-1, 2).unbind(1)
-        branches = self.conditioning.shape[1]
+        branches = self.conditioning.branches
         return Samples(
             self.latents[trajectory, step].repeat_interleave(branches, dim=0),
             self.timesteps[step].repeat_interleave(branches),
-            self.conditioning[trajectory].flatten(0, 1),
+            self.conditioning.pick(trajectory),
         )
 
 
@@ -71,5 +72,5 @@ def record(walks: list[Walk], denoise: Denoise, on_step: Callable[[int, int], No
             done += 1
             on_step(done, total)
         seen.append(torch.stack(steps, dim=1))
-    conditioning = torch.cat([walk.conditioning for walk in walks])
+    conditioning = Conditioning.together([walk.conditioning for walk in walks])
     return Trajectories(torch.cat(seen), torch.tensor(walks[0].timesteps), conditioning)

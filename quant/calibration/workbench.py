@@ -19,13 +19,14 @@ from contract.stages import Stages
 from quant.calibration.journal import Journal
 from quant.calibration.trajectories import Samples, Trajectories
 from quant.checkpoints.layout import Layout, Plan, attentions, replace_layer
+from quant.conditioning import guide
 from quant.discovery import family_of
 from quant.layers.time_path.precalculated import PrecalculatedProjection, projections
 from quant.layers.time_path.schedule import Schedule
 from quant.layers.timesteps import SampleGroups
 from quant.layers.trainable.input import InputQuantizer
 from quant.layers.trainable.layer import FakeQuantizedLayer
-from quant.sampling.generation import Sampling
+from quant.sampling.request import Sampling
 from quant.sampling.walk import Walk
 
 BATCH = 32
@@ -67,7 +68,7 @@ class Workbench:
     ) -> None:
         self.pipeline, self.recipe, self.stages, self.layout = pipeline, recipe, stages, layout
         self.run = run
-        self.reference: nn.Module = pipeline.components[family_of(pipeline).DENOISER]
+        self.reference: nn.Module = pipeline.components[family_of(pipeline).denoiser]
         self.groups = SampleGroups(layout.timesteps)
         self.student, self.layers = _fake_quantized(self.reference, plan, recipe, layout, self.groups)
         self.groups.follow(self.student)
@@ -124,18 +125,18 @@ class Workbench:
         found = (getattr(module, "schedule", None) for module in modules)
         return list({id(one): one for one in found if isinstance(one, Schedule)}.values())
 
-    def call(self, denoiser: nn.Module, rows: Samples) -> Tensor:
+    def call(self, denoiser: nn.Module, samples: Samples) -> Tensor:
         """A denoiser's output on samples."""
-        return family_of(self.pipeline).call_denoiser(denoiser, *rows.arguments)  # type: ignore[no-any-return]
+        return family_of(self.pipeline).call(denoiser, *samples.arguments)
 
     def guided(self, denoiser: nn.Module, states: Samples) -> Tensor:
-        """The outputs that the sampler takes, float32 [states, C, H, W], from those of all guidance branches."""
+        """The outputs that the sampler takes, float32 [states, ...], from those of all guidance branches."""
         output = torch.cat([self.call(denoiser, batch) for batch in states.batches(BATCH)])
-        branches = self.drawn.conditioning.shape[1]
-        if branches == 1:
-            return output
-        without, with_prompt = output.unflatten(0, (-1, branches)).unbind(1)
-        return without + self.run.sampling.guidance_scale * (with_prompt - without)
+        return self.guide(output.unflatten(0, (-1, self.drawn.conditioning.branches)))
+
+    def guide(self, outputs: Tensor) -> Tensor:
+        """What the sampler takes, [states, ...], of outputs [states, branches, ...]."""
+        return guide(outputs, torch.full((len(outputs),), self.run.sampling.guidance_scale))
 
     def quantize_weights(self, on: bool) -> None:
         """Makes the student's layers multiply by quantized weights, or by the masters."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
+import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
 
-import quant.families
 from quant.checkpoints.checkpoint import verify
 from quant.checkpoints.layout import quantized_layers
-from quant.discovery import family_of, find
+from quant.discovery import family_named, family_of
 from quant.engine.dtypes import resolved_dtype, torch_dtype
 from quant.errors import CheckpointError, ModelError, QuantError, first_line
 from quant.sampling.translation import no_memory, of_loading
@@ -33,22 +34,35 @@ def load_reference(description: Source) -> DiffusionPipeline:
     """The floating-point pipeline of a model, without gradient, in its own dtype.
 
     Raises ModelError when the weights are not there, unreadable, or of another family."""
-    family = find(quant.families, description.family)
+    family = family_named(description.family)
     try:
         dtype = torch_dtype(resolved_dtype(description.dtype))
     except ValueError as error:
         raise ModelError(f"{error}, in the description of {description.source}") from error
     try:
-        pipeline = family.PIPELINE.from_pretrained(
-            description.source, dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+        pipeline = _from_pretrained(description.source, dtype, family.left_out)
     except Exception as error:  # diffusers raises many kinds for a bad folder
         found = of_loading(error, description.source, description.family)
         if found is error:
             raise
         raise found from error
+    if type(pipeline) not in family.pipelines:
+        kinds = " or ".join(kind.__name__ for kind in family.pipelines)
+        raise ModelError(
+            f"model {description.source} is a {type(pipeline).__name__}; the family {description.family} has {kinds}"
+        )
     family.check(pipeline)
     return _quiet(pipeline)
+
+
+def _from_pretrained(source: str | Path, dtype: torch.dtype, left_out: Sequence[str] = ()) -> DiffusionPipeline:
+    """The pipeline of the class that its folder names. Components that are left out, or that the folder says there are
+    none of, are passed as None: diffusers does not take the folder's word for some of them."""
+    index = DiffusionPipeline.load_config(source, local_files_only=True)
+    absent = {name: None for name, parts in index.items() if name in left_out or parts == [None, None]}
+    if "safety_checker" in absent:
+        absent["requires_safety_checker"] = False  # type: ignore[assignment]
+    return DiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True, local_files_only=True, **absent)
 
 
 def load_variant(folder: Path, dtype: str = "float32") -> DiffusionPipeline:
@@ -63,9 +77,7 @@ def load_variant(folder: Path, dtype: str = "float32") -> DiffusionPipeline:
 def load_unsigned(folder: Path, dtype: str = "float32") -> DiffusionPipeline:
     """As `load_variant`, for a checkpoint that has no card yet: only the tensors themselves are checked."""
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            folder, dtype=torch_dtype(resolved_dtype(dtype)), use_safetensors=True, local_files_only=True
-        )
+        pipeline = _from_pretrained(folder, torch_dtype(resolved_dtype(dtype)))
     except Exception as error:
         if isinstance(error, QuantError) or no_memory(error):
             raise
@@ -75,7 +87,7 @@ def load_unsigned(folder: Path, dtype: str = "float32") -> DiffusionPipeline:
 
 def denoiser_of(pipeline: DiffusionPipeline) -> nn.Module:
     """The UNet or transformer of a pipeline."""
-    return cast(nn.Module, pipeline.components[family_of(pipeline).DENOISER])
+    return cast(nn.Module, pipeline.components[family_of(pipeline).denoiser])
 
 
 def resident_bytes(pipeline: DiffusionPipeline) -> int:

@@ -55,7 +55,7 @@ def compare(
     from quant.fidelity.bfloat16 import bfloat16_copy
     from quant.fidelity.comparison import evaluate
     from quant.fidelity.metric_choice import choose
-    from quant.sampling.generation import Sampling
+    from quant.sampling.request import Sampling
 
     reference = load_reference(description)
     arms = {variant: load_variant(folder), NOISE_FLOOR: bfloat16_copy(reference)}

@@ -47,8 +47,8 @@ def generate(
     folder = None if variant == "reference" else variant_folder(model, variant, variants)
 
     from quant.checkpoints.pipelines import load_reference, load_variant
-    from quant.sampling.generation import Sampling
     from quant.sampling.generation import generate as draw
+    from quant.sampling.request import Sampling
 
     pipeline = load_variant(folder) if folder else load_reference(description)
     sampling = Sampling(

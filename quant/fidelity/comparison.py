@@ -15,8 +15,9 @@ from quant.fidelity.difference_map import difference_map
 from quant.fidelity.metric import metric
 from quant.fidelity.pair import Pair
 from quant.fidelity.statistics import summarize
-from quant.sampling.generation import Generation, OnStep, Sampling, generate, generate_batch
+from quant.sampling.generation import Generation, OnStep, generate, generate_batch
 from quant.sampling.prompts import Prompt
+from quant.sampling.request import Sampling
 
 CONSISTENCY = ("psnr", "ssim", "latent_mse")
 """The metrics that need nothing but the two pictures."""

@@ -28,8 +28,8 @@ from quant.fidelity.report.report_card import report_card
 from quant.fidelity.report.worst import WorstPair, worst_pairs
 from quant.fidelity.run import Batch, Run, batches
 from quant.fidelity.tensor_cache import TensorCache
-from quant.sampling.generation import Sampling
 from quant.sampling.prompts import PromptSet, SeenPrompt
+from quant.sampling.request import Sampling
 from quant.sampling.seeds import EVALUATION_SEED
 
 Progress = Callable[[str, int, int], None]

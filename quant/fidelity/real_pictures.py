@@ -12,7 +12,7 @@ from torch import Tensor
 from quant.errors import EvaluationError, PictureMismatch
 from quant.fidelity.backbone import Backbones
 from quant.fidelity.metric import Metric
-from quant.sampling.generation import Sampling
+from quant.sampling.request import Sampling
 
 _BATCH = 16
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}

@@ -13,8 +13,9 @@ from quant.fidelity.measurement import Measurement, measure
 from quant.fidelity.metric import Metric
 from quant.fidelity.tensor_cache import TensorCache
 from quant.identity import code_digest, key_of
-from quant.sampling.generation import Drawn, OnStep, Sampling, draw
+from quant.sampling.generation import Drawn, OnStep, draw
 from quant.sampling.prompts import Prompt, PromptSet
+from quant.sampling.request import Sampling
 from quant.sampling.seeds import SEEDS
 
 BATCH = 8

@@ -21,7 +21,7 @@ from quant.engine.dtypes import resolved_dtype
 from quant.fidelity.bfloat16 import bfloat16_copy
 from quant.fidelity.comparison import CONSISTENCY, evaluate
 from quant.quantization.job import QuantizationJob
-from quant.sampling.generation import Sampling
+from quant.sampling.request import Sampling
 
 HELD_OUT_SEED = 1_000_000
 """Seed of the first picture of a report; calibration's own seeds are far below."""
@@ -54,7 +54,7 @@ def card_of(folder: Path, job: QuantizationJob, cost: Cost, on_progress: Progres
         calibration_peak_bytes=cost.peak_bytes,
         quantized_layers=len(quantized_layers(denoiser_of(served))),
         float_layers=_float_layers(served),
-        denoiser_bytes=denoiser_bytes(folder, family_of(served).DENOISER),
+        denoiser_bytes=denoiser_bytes(folder, family_of(served).denoiser),
         reference_denoiser_bytes=sum(4 * p.numel() for p in denoiser_of(reference).parameters()),
         report=ConsistencyReport(
             prompt_set=job.prompt_set,
@@ -83,7 +83,7 @@ def _float_layers(pipeline: DiffusionPipeline) -> tuple[str, ...]:
 def _signature(pipeline: DiffusionPipeline, sampling: Sampling) -> SamplerSignature:
     return SamplerSignature(
         scheduler=type(pipeline.scheduler).__name__,
-        prediction_type=pipeline.scheduler.config.prediction_type,
+        prediction_type=family_of(pipeline).prediction(pipeline),
         num_inference_steps=sampling.num_inference_steps,
         guidance_scale=sampling.guidance_scale,
         width=sampling.width,

@@ -14,8 +14,8 @@ from quant.calibration.workbench import Run
 from quant.discovery import find
 from quant.errors import RecipeMismatch
 from quant.identity import code_digest, key_of, machine, weights_digest
-from quant.sampling.generation import Sampling
 from quant.sampling.prompts import Prompt
+from quant.sampling.request import Sampling
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class QuantizationJob:
                 raise RecipeMismatch(f"the {what}'s name {name!r} must have {IDENTIFIER_RULE}")
         if recipe.family != self.description.family:
             raise RecipeMismatch(f"the recipe is for {recipe.family}, {self.model} is {self.description.family}")
-        shared = {prompt.text for prompt in self.calibration} & {prompt.text for prompt in self.held_out}
+        held_out = {prompt.text for prompt in self.held_out}
+        shared = {p.text for p in self.calibration if p.text is not None and p.text in held_out}
         if shared:
             raise RecipeMismatch(f"{len(shared)} calibration prompts are also held out for the report: {min(shared)!r}")
         if len(self.calibration) < recipe.calibration.num_prompts:

@@ -19,10 +19,11 @@ SPLITS = ("calibration", "validation", "test")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt with its id; `attributes` is empty where the truth is not known."""
+    """A prompt with its id; `attributes` is empty where the truth is not known. `text` is None where pictures are drawn
+    without one, and told apart by their seeds."""
 
     id: str
-    text: str
+    text: str | None
     attributes: dict[str, str] = field(default_factory=dict)
 
 
@@ -40,7 +41,7 @@ class SeenPrompt:
     """A prompt that calibrations are made or reported on, and the set that it is from."""
 
     prompt_set: str
-    text: str
+    text: str | None
 
 
 def seen_prompts(folder: Path) -> dict[str, SeenPrompt]:
@@ -118,7 +119,7 @@ def _digest(text: str) -> str:
 def prompts_from_texts(texts: list[str]) -> list[Prompt]:
     """Prompts of a user's own; an id is the sha256 of the text. Raises PromptSetError when one is empty or repeated."""
     prompts = [Prompt(_digest(text), text) for text in texts]
-    if not prompts or any(not prompt.text.strip() for prompt in prompts):
+    if not prompts or any(not text.strip() for text in texts):
         raise PromptSetError("a prompt list holds at least one prompt, and none that is empty")
     if len({prompt.id for prompt in prompts}) < len(prompts):
         raise PromptSetError("a prompt list must not repeat a prompt")

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from quant.errors import ModelError, QuantError, SamplingError, first_line
 
 if TYPE_CHECKING:
-    from quant.sampling.generation import Sampling
+    from quant.sampling.request import Sampling
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 _TEXT = ("transformers", "tokenizers")

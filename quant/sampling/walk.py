@@ -1,70 +1,84 @@
-"""A batch of pictures on its way through the sampler, one step at a time: where calibration looks and intervenes."""
+"""A batch of pictures on its way through the sampler, one step at a time: how everything is drawn, and where
+calibration looks and intervenes."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
+from quant.conditioning import Conditioning, Rows, guide
 from quant.discovery import family_of
-from quant.sampling.generation import Sampling, initial_noise
+from quant.sampling.request import Asked, Sampling
+from quant.sampling.schedulers import new_scheduler
 
-Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Latents [B, C, H, W], timesteps [B] and conditioning [B, tokens, width] to an output like the latents."""
+Denoise = Callable[[Tensor, Tensor, Rows], Tensor]
+"""Latents [M, ...], timesteps [M] and rows of as many to an output like the latents."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What a denoiser sees at one step: for N pictures and their guidance branches (one or two), `latents` float32
-    [N, C, H, W] already scaled for the model, the timestep, and `conditioning` [N, branches, tokens, width]."""
+    """What a denoiser sees at one step: for N pictures `latents` float32 [N, ...], already scaled for the model, the
+    timestep, and their conditioning."""
 
     latents: Tensor
     timestep: Tensor
-    conditioning: Tensor
+    conditioning: Conditioning
 
     @property
-    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The arguments of a call for all branches: first of all pictures without the prompt, then with it."""
-        branches = self.conditioning.shape[1]
-        latents = torch.cat([self.latents] * branches)
-        return latents, self.timestep.expand(len(latents)), self.conditioning.transpose(0, 1).flatten(0, 1)
+    def rows(self) -> tuple[Tensor, Tensor, Rows]:
+        """The arguments of a call for all branches: first of all pictures without the condition, then with it."""
+        latents = torch.cat([self.latents] * self.conditioning.branches)
+        return latents, self.timestep.expand(len(latents)), self.conditioning.by_branch()
+
+
+def initial_noise(shape: tuple[int, ...], seeds: Sequence[int]) -> tuple[Tensor, list[torch.Generator]]:
+    """Standard normal latents, float32 [N, *shape], and the generators they came from, which go on to feed samplers
+    that add noise. A picture's noise depends on its seed and shape only, whatever the device."""
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    return torch.cat([torch.randn((1, *shape), generator=generator) for generator in generators]), generators
 
 
 class Walk:
-    """Deterministic samplers only: a step recomputed from the same latents gives the same latents."""
+    """Latents stay in float32 on the pipeline's device, whatever the model computes in.
 
-    def __init__(self, pipeline: DiffusionPipeline, prompts: list[str], seeds: list[int], sampling: Sampling) -> None:
+    `again` and `fork` are for deterministic samplers: there a step recomputed from the same latents gives the same
+    latents."""
+
+    def __init__(
+        self, pipeline: DiffusionPipeline, asked: Sequence[Asked], seeds: Sequence[int], sampling: Sampling
+    ) -> None:
+        self._pipeline, self._sampling = pipeline, sampling
         family = family_of(pipeline)
-        self.guidance_scale = sampling.guidance_scale
-        self.conditioning: Tensor = family.conditioning(family.encode_prompts(pipeline, prompts, sampling))
-        self.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
-        self._steps = sampling.num_inference_steps
-        self.scheduler.set_timesteps(self._steps)
-        shrink = pipeline.vae_scale_factor
-        channels = pipeline.components[family.DENOISER].config.in_channels
-        size = sampling.height // shrink, sampling.width // shrink
-        noise, generators = initial_noise(channels, *size, seeds)
-        self.start: Tensor = noise * self.scheduler.init_noise_sigma
+        self.conditioning = family.condition(pipeline, asked, sampling)
+        self.scheduler = self._new_scheduler()
+        noise, generators = initial_noise(family.latent_shape(pipeline, sampling), seeds)
+        self.start: Tensor = noise.to(pipeline.device) * getattr(self.scheduler, "init_noise_sigma", 1.0)
         self.latents = self.start
         accepted = inspect.signature(self.scheduler.step).parameters
         self._extra = {"generator": generators} if "generator" in accepted else {}
         self.step = 0
 
+    def _new_scheduler(self) -> Any:
+        scheduler = new_scheduler(self._pipeline, self._sampling.scheduler)
+        family_of(self._pipeline).begin(self._pipeline, scheduler, self._sampling)
+        return scheduler
+
     def again(self) -> Walk:
         """The same walk, at its start."""
         fresh = copy.copy(self)
-        fresh.scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        fresh.scheduler.set_timesteps(self._steps)
+        fresh.scheduler = self._new_scheduler()
         fresh.latents, fresh.step = self.start, 0
         return fresh
 
     def fork(self) -> Walk:
-        """A walk of its own from where this one is."""
+        """An independent walk that continues from here."""
         other = copy.copy(self)
         other.scheduler = copy.deepcopy(self.scheduler)
         return other
@@ -83,14 +97,13 @@ class Walk:
     def state(self) -> State:
         """What the denoiser sees at the coming step."""
         timestep = self.scheduler.timesteps[self.step]
-        return State(self.scheduler.scale_model_input(self.latents, timestep), timestep, self.conditioning)
+        scale = getattr(self.scheduler, "scale_model_input", None)  # those for flows have none
+        latents = self.latents if scale is None else scale(self.latents, timestep)
+        return State(latents, timestep, self.conditioning)
 
     def guided(self, output: Tensor) -> Tensor:
-        """The output that the sampler takes, [N, C, H, W], from those of all rows [branches N, C, H, W]."""
-        if self.conditioning.shape[1] == 1:
-            return output
-        without, with_prompt = output.chunk(2)
-        return without + self.guidance_scale * (with_prompt - without)
+        """The output that the sampler takes, [N, ...], from those of all rows [branches N, ...]."""
+        return guide(output.unflatten(0, (self.conditioning.branches, -1)).transpose(0, 1), self.conditioning.scale)
 
     def advance(self, output: Tensor) -> None:
         """Takes the coming step with the denoiser's output for all rows."""
@@ -100,7 +113,11 @@ class Walk:
         self.step += 1
 
 
-def denoise_with(pipeline: DiffusionPipeline, denoiser: nn.Module) -> Denoise:
-    """A call of `denoiser`, which stands in for the pipeline's own."""
-    call = family_of(pipeline).call_denoiser
-    return lambda latents, timesteps, conditioning: call(denoiser, latents, timesteps, conditioning)
+def denoise_with(pipeline: DiffusionPipeline, denoiser: Any) -> Denoise:
+    """A call of `denoiser`, which stands in for the pipeline's own, in the dtype that it computes in."""
+    call = family_of(pipeline).call
+
+    def denoise(latents: Tensor, timesteps: Tensor, rows: Rows) -> Tensor:
+        return call(denoiser, latents.to(denoiser.dtype), timesteps, rows)
+
+    return denoise

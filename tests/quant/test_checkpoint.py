@@ -17,7 +17,8 @@ from quant.checkpoints.checkpoint import CARD, digest, read_card, verify
 from quant.checkpoints.layout import quantized_layers
 from quant.checkpoints.pipelines import load_unsigned, load_variant
 from quant.errors import CheckpointError
-from quant.sampling.generation import Sampling, generate
+from quant.sampling.generation import generate
+from quant.sampling.request import Sampling
 from tests.quant.conftest import TinyWorld
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"

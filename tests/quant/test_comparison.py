@@ -11,8 +11,8 @@ from diffusers import StableDiffusionPipeline
 from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.fidelity.bfloat16 import bfloat16_copy
 from quant.fidelity.comparison import CONSISTENCY, compare, difference_map, evaluate
-from quant.sampling.generation import Sampling
 from quant.sampling.prompts import prompts_from_texts
+from quant.sampling.request import Sampling
 from tests.quant.conftest import TinyWorld
 
 REQUEST = Sampling("a red box", seed=7, num_inference_steps=2, guidance_scale=3.0, width=64, height=64, num_images=2)

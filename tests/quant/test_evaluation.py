@@ -23,8 +23,9 @@ from quant.fidelity.comparison import evaluate as evaluate_in_memory
 from quant.fidelity.evaluation import EvaluationJob, evaluate
 from quant.fidelity.metric_choice import choose
 from quant.fidelity.networks.judge import Judge
-from quant.sampling.generation import Drawn, Sampling
+from quant.sampling.generation import Drawn
 from quant.sampling.prompts import Prompt, PromptSet, SeenPrompt, prompts_from_texts
+from quant.sampling.request import Sampling
 from tests.quant.conftest import TinyWorld
 
 LETTERS = "abcdefghijklmnopqrstuvwx"

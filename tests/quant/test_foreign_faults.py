@@ -18,8 +18,10 @@ from contract.catalogue import ModelDescription, read_models
 from contract.errors import ContractError
 from quant.checkpoints.pipelines import load_reference
 from quant.errors import ModelError, QuantError, SamplingError
-from quant.sampling.generation import SCHEDULERS, Sampling, denoise
+from quant.sampling.generation import denoise
 from quant.sampling.prompts import load_prompt_set
+from quant.sampling.request import Sampling
+from quant.sampling.schedulers import SCHEDULERS
 from tests.tiny_model import build_tiny_pipeline
 
 SLOW = int(os.environ.get("FOREIGN_EXAMPLES", "25"))

@@ -25,7 +25,7 @@ from quant.layers.fusion.transformer import FusedTransformer2DModel, FusedTransf
 from quant.layers.shortcut import SplitConv2d
 from quant.methods import minmax
 from quant.quantizers.activation import FLOAT_BITS
-from quant.sampling.generation import Sampling
+from quant.sampling.request import Sampling
 from tests.quant.conftest import KEPT
 from tests.tiny_model import build_tiny_pipeline
 

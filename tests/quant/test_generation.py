@@ -11,7 +11,10 @@ from diffusers import StableDiffusionPipeline
 
 from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.errors import InvalidPicture, ModelError, SamplingError
-from quant.sampling.generation import SCHEDULERS, Sampling, generate, initial_noise
+from quant.sampling.generation import generate
+from quant.sampling.request import Sampling
+from quant.sampling.schedulers import SCHEDULERS
+from quant.sampling.walk import initial_noise
 from tests.quant.conftest import TinyWorld
 
 REQUEST = Sampling("a red box", seed=7, num_inference_steps=3, guidance_scale=3.0, width=64, height=64, num_images=2)

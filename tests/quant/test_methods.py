@@ -14,8 +14,9 @@ from quant.checkpoints.pipelines import denoiser_of, load_unsigned
 from quant.discovery import find, names
 from quant.quantization.job import QuantizationJob
 from quant.quantization.quantize import quantize
-from quant.sampling.generation import Sampling, draw
+from quant.sampling.generation import draw
 from quant.sampling.prompts import prompts_from_texts
+from quant.sampling.request import Sampling
 from tests.quant.conftest import KEPT, TinyWorld
 
 LEAST = {

@@ -20,7 +20,8 @@ from contract.jobs import JobState
 from contract.registry import Registry
 from contract.transitions import claim, find, reap
 from quant.checkpoints.pipelines import load_variant
-from quant.sampling.generation import Sampling, generate
+from quant.sampling.generation import generate
+from quant.sampling.request import Sampling
 from tests.valkey import Valkey
 
 RELEASES = sorted(path.name for path in Path(__file__).parent.glob("*.*.*"))

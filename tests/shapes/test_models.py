@@ -13,8 +13,8 @@ from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.fidelity.backbones.judge import SHIPPED
 from quant.fidelity.comparison import evaluate
 from quant.fidelity.networks.judge import load_judge
-from quant.sampling.generation import Sampling
 from quant.sampling.prompts import load_prompts
+from quant.sampling.request import Sampling
 from shapes.evaluate import agreement, draw, judge_fresh_renders
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from contract.results import Score, TokenCount, Tokens
 from quant.discovery import family_of
 from quant.errors import PromptTooLong
 from quant.fidelity.comparison import Comparison
-from quant.sampling.generation import Sampling
+from quant.sampling.request import Sampling
 
 
 def sampling_of(payload: SamplingPayload) -> Sampling:
@@ -33,7 +33,7 @@ def tokens_of(pipeline: DiffusionPipeline, payload: SamplingPayload) -> Tokens:
     prompts = {"prompt": payload.prompt}
     if payload.negative_prompt and payload.guidance_scale > 1.0:
         prompts["negative_prompt"] = payload.negative_prompt
-    counts = {name: family_of(pipeline).prompt_tokens(pipeline, text) for name, text in prompts.items()}
+    counts = {name: family_of(pipeline).tokens(pipeline, text) for name, text in prompts.items()}
     for name, by_encoder in counts.items():
         for encoder, (used, dropped) in by_encoder.items():
             if dropped and payload.strict:

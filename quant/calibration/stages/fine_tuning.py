@@ -15,6 +15,7 @@ from quant.calibration.trajectories import Samples, Trajectories, record
 from quant.calibration.tuning.collection import Lessons, collect
 from quant.calibration.tuning.trainer import Trainer
 from quant.calibration.workbench import Workbench
+from quant.conditioning import Rows
 from quant.sampling.walk import Walk, denoise_with
 
 _STAGE = "fine-tuning"
@@ -87,7 +88,7 @@ def _taught_steps(bench: Workbench, walk: Walk) -> Iterator[tuple[Samples, Tenso
     teacher = denoise_with(bench.pipeline, bench.reference)
     while not walk.done:
         state = walk.state
-        count, branches = state.conditioning.shape[:2]
+        count, branches = len(state.conditioning), state.conditioning.branches
         with torch.no_grad(), autocast():
             output = teacher(*state.rows).float()
         here = Trajectories(state.latents[:, None], state.timestep.float().view(1), state.conditioning)
@@ -136,9 +137,9 @@ class _Validation:
     def _final(self, *, student: bool) -> Tensor:
         denoise = denoise_with(self.bench.pipeline, self.bench.student if student else self.bench.reference)
 
-        def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+        def step(latents: Tensor, timesteps: Tensor, rows: Rows) -> Tensor:
             with autocast():
-                return denoise(latents, timesteps, conditioning).float()
+                return denoise(latents, timesteps, rows).float()
 
         walks = [walk.again() for walk in self._walks]
         record(walks, step, lambda *_: None)

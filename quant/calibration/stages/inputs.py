@@ -10,6 +10,7 @@ from quant.calibration import selection
 from quant.calibration.stages import ranges
 from quant.calibration.trajectories import Trajectories, record
 from quant.calibration.workbench import Workbench
+from quant.conditioning import Conditioning
 from quant.errors import RecipeMismatch
 from quant.sampling.walk import denoise_with
 
@@ -39,7 +40,7 @@ def _record(bench: Workbench, denoiser: nn.Module, name: str) -> Trajectories:
         return {"latents": found.latents}
 
     latents = bench.journal.once(f"trajectories-{name}", work)["latents"]
-    conditioning = torch.cat([walk.conditioning for walk in walks])
+    conditioning = Conditioning.together([walk.conditioning for walk in walks])
     return Trajectories(latents, torch.tensor(walks[0].timesteps), conditioning)
 
 

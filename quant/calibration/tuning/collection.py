@@ -12,6 +12,7 @@ from contract.stages import FineTuning
 from quant.calibration.arithmetic import autocast
 from quant.calibration.trajectories import Samples, Trajectories, record
 from quant.calibration.workbench import Workbench
+from quant.conditioning import Rows
 from quant.sampling.walk import Denoise, Walk, denoise_with
 
 
@@ -43,16 +44,16 @@ def collect(bench: Workbench, walks: list[Walk], options: FineTuning, on_step: C
         return Lessons(drawn)
     taught: list[Tensor] = []
     record([walk.again() for walk in walks], _outputs(bench, bench.reference, taught), lambda *_: None)
-    branches, steps = drawn.conditioning.shape[1], drawn.latents.shape[1]
+    branches, steps = drawn.conditioning.branches, drawn.latents.shape[1]
     return Lessons(drawn, _by_state(taught, branches, steps))
 
 
 def _outputs(bench: Workbench, denoiser: nn.Module, kept: list[Tensor] | None = None) -> Denoise:
     denoise = denoise_with(bench.pipeline, denoiser)
 
-    def step(latents: Tensor, timesteps: Tensor, conditioning: Tensor) -> Tensor:
+    def step(latents: Tensor, timesteps: Tensor, rows: Rows) -> Tensor:
         with autocast():
-            output = denoise(latents, timesteps, conditioning).float()
+            output = denoise(latents, timesteps, rows).float()
         if kept is not None:
             kept.append(output)
         return output

@@ -34,7 +34,7 @@ class Trainer:
     def __init__(self, bench: Workbench, options: FineTuning, updates: int, sensitive: frozenset[str]) -> None:
         self._bench, self._options, self._updates = bench, options, updates
         self.done = 0
-        self._branches = bench.drawn.conditioning.shape[1]
+        self._branches = bench.drawn.conditioning.branches
         self._features: tuple[Features, Features] | None = None
         only = sensitive if options.freezing == "sensitive" else None
         self.parameters, groups = _trainable(bench, options, only)
@@ -104,8 +104,7 @@ class Trainer:
         difference = output.unflatten(0, targets.shape[:2]) - targets
         if self._options.guided and targets.shape[1] == 2:
             scale = self._bench.run.sampling.guidance_scale
-            guided = (1.0 - scale) * difference[:, 0] + scale * difference[:, 1]
-            difference = guided / math.hypot(1.0 - scale, scale)
+            difference = self._bench.guide(difference) / math.hypot(1.0 - scale, scale)
         return difference.pow(2).mean()
 
     @property

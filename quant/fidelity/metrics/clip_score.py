@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,6 +18,7 @@ TRAITS = Traits(better="higher", identical=None, symmetric=False, backbones=("cl
 
 
 def score(pair: Pair, backbone: str = "clip") -> Tensor:
-    """Float32 [N], 0 where the cosine is negative. Raises BackboneMissing."""
-    texts = cast(ClipBackbone, pair.backbones.get(backbone)).embed_texts([prompt.text for prompt in pair.prompts])
-    return 100.0 * functional.cosine_similarity(texts, pair.features(backbone)[1], dim=1).clamp(min=0.0)
+    """Float32 [N], 0 where the cosine is negative, NaN where there is no prompt. Raises BackboneMissing."""
+    texts = cast(ClipBackbone, pair.backbones.get(backbone)).embed_texts([prompt.text or "" for prompt in pair.prompts])
+    scores = 100.0 * functional.cosine_similarity(texts, pair.features(backbone)[1], dim=1).clamp(min=0.0)
+    return torch.where(torch.tensor([prompt.text is not None for prompt in pair.prompts]), scores, float("nan"))
