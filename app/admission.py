@@ -8,7 +8,7 @@ from typing import Any
 
 from app.errors import Fault, InvalidRequest
 from app.request_bodies import CalibrationBody, ComparisonBody, EvaluationBody, GenerationBody, SamplingBody
-from contract.catalogue import Catalogue, ModelDescription
+from contract.catalogue import SEEDS, Catalogue, ModelDescription
 from contract.errors import RecipeError, VariantExists
 from contract.payloads import (
     MAX_EVALUATED,
@@ -57,10 +57,12 @@ def calibration(body: CalibrationBody, catalogue: Catalogue, registry: Registry)
         recipe.complete(catalogue.methods[recipe.method])
     except RecipeError as error:
         raise _invalid("recipe", str(error)) from error
-    if recipe.family != description.family:
-        raise _invalid("recipe.family", f"must be {description.family}, the family of {body.model}")
+    if recipe.family not in (None, description.family):
+        raise _invalid("recipe.family", f"must be {description.family}, the family of {body.model}, or left out")
+    if description.asked == "nothing" and body.prompts != SEEDS:
+        raise _invalid("prompts", f"must be {SEEDS}: {body.model} takes no prompt")
     if isinstance(body.prompts, str):
-        _known("prompts", body.prompts, catalogue.prompt_sets)
+        _known("prompts", body.prompts, _prompt_sets(description, catalogue))
     elif len(set(body.prompts)) < len(body.prompts):
         raise _invalid("prompts", "must not repeat a prompt")
     variant = body.variant or recipe.variant
@@ -74,10 +76,10 @@ def calibration(body: CalibrationBody, catalogue: Catalogue, registry: Registry)
 
 def evaluation(body: EvaluationBody, catalogue: Catalogue, registry: Registry) -> EvaluationPayload:
     """The payload of an evaluation. Raises InvalidRequest."""
-    _model(body.model, catalogue)
+    description = _model(body.model, catalogue)
     metrics = [metric.partition(":")[0] for metric in body.metrics]
     for field, names, known in (
-        ("prompt_sets", body.prompt_sets, catalogue.prompt_sets),
+        ("prompt_sets", body.prompt_sets, _prompt_sets(description, catalogue)),
         ("metrics", metrics, catalogue.metrics),
     ):
         for name in names:
@@ -112,6 +114,7 @@ def _evaluated(body: EvaluationBody, published: list[str]) -> tuple[str, ...]:
 
 def _sampling(body: SamplingBody, catalogue: Catalogue) -> dict[str, Any]:
     description = _model(body.model, catalogue)
+    _asked(body, description)
     if body.scheduler is not None:
         _known("scheduler", body.scheduler, catalogue.schedulers)
     native = description.model_dump(include={"num_inference_steps", "guidance_scale", "width", "height"})
@@ -123,6 +126,16 @@ def _sampling(body: SamplingBody, catalogue: Catalogue) -> dict[str, Any]:
         if sampling[name] > most:
             raise _invalid(name, f"must be at most {most} for {body.model}")
     return sampling
+
+
+def _asked(body: SamplingBody, description: ModelDescription) -> None:
+    """Refuses a prompt that is missing, or that the model does not take."""
+    if description.asked == "text" and body.prompt is None:
+        raise _invalid("prompt", f"is needed: {body.model} draws from one")
+    if description.asked == "nothing":
+        for field, given in (("prompt", body.prompt), ("negative_prompt", body.negative_prompt or None)):
+            if given is not None:
+                raise _invalid(field, f"must be left out: {body.model} takes none, its seed alone makes the picture")
 
 
 def _measurable(sampling: dict[str, Any]) -> None:
@@ -144,6 +157,11 @@ def _published(registry: Registry, model: str, variant: str, *others: str) -> No
 
 def _variants(registry: Registry, model: str) -> list[str]:
     return [published.card.variant for published in registry.variants(model)]
+
+
+def _prompt_sets(description: ModelDescription, catalogue: Catalogue) -> tuple[str, ...]:
+    """What can be named as a prompt set for this model."""
+    return catalogue.prompt_sets if description.asked == "text" else (SEEDS,)
 
 
 def _recipe(recipe: str | Recipe, catalogue: Catalogue) -> Recipe:

@@ -46,7 +46,7 @@ class SamplingBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    prompt: PromptText
+    prompt: PromptText | None = Field(default=None, description="needed, but for models that draw without one")
     negative_prompt: Text = ""
     model: Identifier
     seed: int | None = Field(default=None, ge=0, lt=2**32, description="drawn and answered if missing")

@@ -14,6 +14,9 @@ from contract.identifier import Identifier
 from contract.recipe import Recipe
 from contract.stages import Stages
 
+SEEDS = "seeds"
+"""The prompt set of models that draw without a prompt: their pictures are told apart by seeds alone."""
+
 
 class CatalogueError(ContractError):
     code = "invalid-catalogue"
@@ -21,7 +24,8 @@ class CatalogueError(ContractError):
 
 class ModelDescription(BaseModel):
     """One model: its family, where its weights are (a folder or a hub id), what it computes in (`auto`: bfloat16 where
-    the device multiplies it, else float32), and the sampling it is meant for."""
+    the device multiplies it, else float32), and the sampling it is meant for. Workers add what a picture is asked with
+    (`asked`), which follows from the family."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,6 +38,8 @@ class ModelDescription(BaseModel):
     max_height: int = Field(default=1024, ge=8, multiple_of=8)
     num_inference_steps: int = Field(default=25, ge=1, le=1000)
     guidance_scale: float = Field(default=7.5, ge=0.0, le=30.0, allow_inf_nan=False)
+    asked: Literal["text", "nothing"] = Field(default="text", exclude_if=lambda asked: asked == "text")
+    """Left out where it is `text`, which is all that 0.2.0 knows."""
 
 
 class Catalogue(BaseModel):

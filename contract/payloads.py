@@ -35,7 +35,8 @@ class SamplingPayload(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: str = Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)
+    prompt: str | None = Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)
+    """None for a model that draws without one."""
     negative_prompt: str = Field(max_length=MAX_PROMPT_CHARACTERS)
     model: Identifier
     variant: Identifier

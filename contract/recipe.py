@@ -51,7 +51,9 @@ class Recipe(BaseModel):
     `method` names a file in quant/methods, which says what is done at every stage; `stages` are this recipe's own
     choices in place of the method's. Weights have `weight_bits` (per output channel, symmetric), activations
     `activation_bits` (per tensor, static). Layers whose name matches a pattern of `keep_float` (fnmatch) stay in
-    floating point; `layer_bits` gives the weights of others their own bits, the first pattern that matches counting.
+    floating point, those of a role whatever the model calls them (`@input`, `@output`, `@time`); `layer_bits` gives the
+    weights of others their own bits, the first pattern that matches counting. A `family` restricts the recipe to
+    models of that family; without one it is for all.
 
     Options of the integer graph: `timestep_groups`, tables of activation scales over the sampler's steps, and
     `split_shortcuts`, two ranges for the concatenated inputs of a UNet's shortcut convolutions (None: as the method has
@@ -62,7 +64,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = Field(pattern=METHOD)
-    family: str = Field(default="stable_diffusion", pattern=METHOD)
+    family: str | None = Field(default=None, pattern=METHOD)
     weight_bits: Bits = 8
     activation_bits: Bits = 8
     keep_float: tuple[Pattern, ...] = Field(default=(), max_length=256)

@@ -19,7 +19,7 @@ def catalogue(models: dict[str, ModelDescription], recipes: Path, prompts: Path)
     where the cap on the processor makes no sense, so that a service says so when it starts."""
     processor.check()
     return Catalogue(
-        models=models,
+        models={name: _told(model) for name, model in models.items()},
         methods={name: find(quant.methods, name).STAGES for name in names(quant.methods)},
         families=tuple(families()),
         metrics=names(quant.fidelity.metrics),
@@ -27,3 +27,9 @@ def catalogue(models: dict[str, ModelDescription], recipes: Path, prompts: Path)
         presets=read_presets(recipes),
         prompt_sets=prompt_sets(prompts),
     )
+
+
+def _told(model: ModelDescription) -> ModelDescription:
+    """With what a picture is asked with; a family that there is not is told when the model is loaded."""
+    family = families().get(model.family)
+    return model if family is None else model.model_copy(update={"asked": family.asked})

@@ -7,14 +7,19 @@ import pkgutil
 from functools import cache
 from types import ModuleType
 
+from torch import nn
+
+import quant.anatomies
 import quant.families
+from quant.anatomies import Anatomy
 from quant.errors import ModelError, RecipeMismatch
 from quant.families import Family
 
 
 def names(package: ModuleType) -> tuple[str, ...]:
-    """The names that a folder offers, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(package.__path__)))
+    """The names that a folder offers, sorted; files whose names begin with `_` are what others of it share."""
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
 def find(package: ModuleType, name: str) -> ModuleType:
@@ -49,3 +54,14 @@ def family_name(pipeline: object) -> str:
 def family_of(pipeline: object) -> Family:
     """The family that has this pipeline's class. Raises what `family_name` raises."""
     return families()[family_name(pipeline)]
+
+
+@cache
+def _anatomies() -> dict[type[nn.Module], Anatomy]:
+    found = [find(quant.anatomies, name).ANATOMY for name in names(quant.anatomies)]
+    return {kind: anatomy for anatomy in found for kind in anatomy.denoisers}
+
+
+def anatomy_of(denoiser: nn.Module) -> Anatomy:
+    """How this denoiser is built; of a class that no file knows, what is known of any."""
+    return next((_anatomies()[kind] for kind in type(denoiser).__mro__ if kind in _anatomies()), Anatomy())

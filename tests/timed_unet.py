@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from quant.checkpoints.conversion import Parameters, convert
 from quant.checkpoints.layout import Layout, prepare
+from quant.discovery import anatomy_of
+from quant.layers.time_path import per_request as requested
+from quant.layers.time_path import precalculated
+from quant.layers.time_path.per_request import RequestSchedule
 from quant.layers.time_path.schedule import Schedule
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from quant.quantizers.weight import quantize_weight
@@ -20,6 +24,16 @@ from tests.quant.conftest import KEPT
 TIMESTEPS = (981.0, 741.5, 501.0, 21.0)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PRECALCULATED = Layout(keep_float=KEPT, time_path="precalculate", schedule=TIMESTEPS)
+
+
+def precalculate(unet: nn.Module, timesteps: Sequence[float]) -> Schedule:
+    """The time path in tables."""
+    return precalculated.precalculate(unet, anatomy_of(unet).time_path(unet), timesteps)
+
+
+def per_request(unet: nn.Module, timesteps: Sequence[float]) -> RequestSchedule:
+    """The time path once a request."""
+    return requested.per_request(unet, anatomy_of(unet).time_path(unet), timesteps)
 
 
 def build_unet(**config: Any) -> UNet2DConditionModel:

@@ -29,7 +29,7 @@ def _one_picture(runtime: Runtime, model: str, variant: str) -> None:
     if description is None:
         return
     sampling = Sampling(
-        prompt="warm-up",
+        prompt="warm-up" if description.asked == "text" else None,
         negative_prompt="",
         seed=0,
         num_inference_steps=1,

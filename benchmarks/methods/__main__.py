@@ -22,7 +22,8 @@ from benchmarks.methods.study import Plan, conduct, plan, task_of
 from benchmarks.methods.table import rich_table, sets_of, table
 from benchmarks.methods.task import Places, Protocol
 from benchmarks.result import AsJson, stderr, stdout
-from quant.cli.options import print_json
+from quant.cli.options import describe, print_json
+from quant.quantization.resolution import Resolution
 
 COLOURS = {Verdict.CONFIRMED: "green", Verdict.NOT_CONFIRMED: "red", Verdict.NOT_MEASURED: "dim"}
 
@@ -41,7 +42,8 @@ def main(
 ) -> None:
     """Calibrate and evaluate every arm that has no result yet, each in a process of its own."""
     protocol, places, ablations = Protocol(limit=limit), Places(), read_ablations()
-    standing = standings(all_arms(places.recipes, ablations), places.results, protocol)
+    resolution = Resolution(describe(protocol.model, places.models))
+    standing = standings(all_arms(places.recipes, ablations, resolution), places.results, protocol)
     if show_list:
         _list(standing, as_json=as_json)
     if show_table:

@@ -16,6 +16,7 @@ from contract.stages import Stages
 from quant.discovery import find
 from quant.errors import QuantError
 from quant.identity import key_of
+from quant.quantization.resolution import Resolution
 
 PRESETS = ("minmax", "q-diffusion", "ptq4dm", "tfmq", "eda-dm", "pcr", "s2p-v1", "s2p-v2", "best")
 BITS = ("w8a8", "w4a8", "w4a6")
@@ -53,11 +54,12 @@ def identity_of(recipe: dict[str, Any], stages: dict[str, Any]) -> str:
     return key_of({"recipe": {k: v for k, v in recipe.items() if k != "stages"}, "stages": stages})
 
 
-def all_arms(recipes: Path, ablations: Ablations) -> list[Arm]:
-    """The presets of a folder in the study's order, those that are expected and not there too, then the ablations."""
+def all_arms(recipes: Path, ablations: Ablations, resolution: Resolution) -> list[Arm]:
+    """The presets of a folder as they are followed on the study's model, in its order, those that are expected and not
+    there too, then the ablations."""
     files = {path.stem: path for path in recipes.glob("*.toml")}
     names = sorted({*EXPECTED, *files}, key=_place)
-    presets = {name: _preset(name, files.get(name)) for name in names}
+    presets = {name: _preset(name, files.get(name), resolution) for name in names}
     changed = [_ablation(name, each, presets.get(each.preset)) for name, each in ablations.ablations.items()]
     return [*presets.values(), *changed]
 
@@ -72,12 +74,12 @@ def sames(arms: Iterable[Arm]) -> dict[str, str]:
     }
 
 
-def _preset(name: str, path: Path | None) -> Arm:
+def _preset(name: str, path: Path | None, resolution: Resolution) -> Arm:
     preset, bits = _split(name)
     if path is None:
         return Arm(name, preset, bits, fault=f"there is no preset recipes/{name}.toml")
     try:
-        recipe = read_recipe(path)
+        recipe = resolution.of(read_recipe(path))
         if bits and bits != recipe.scheme:
             return Arm(name, preset, bits, fault=f"{path.name} is called {bits} and is {recipe.scheme}")
         return Arm(name, preset, recipe.scheme, recipe=recipe, stages=_stages(recipe))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.stages import AdaRound, EveryStep, FineGrained, FineTuning, LearnedRanges, Nearest, UniformSteps
-from quant.calibration.reconstruction.units import find_units
+from quant.calibration.reconstruction.units import find_units, outputs_of
 from quant.calibration.trajectories import Samples
 from quant.calibration.workbench import BATCH, Workbench
 from quant.engine.memory import available_bytes
@@ -86,18 +86,24 @@ def _measure(bench: Workbench) -> _Size:
     widths: dict[str, int] = {}
     produced: dict[str, int] = {}
 
-    def note(name: str, into: dict[str, int]) -> Any:
-        def count(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            tensors = [x for x in (*inputs, output) if isinstance(x, Tensor)]
-            into[name] = sum(x.numel() for x in tensors) if into is widths else tensors[-1].numel()
+    def makes(name: str, into: dict[str, int]) -> Any:
+        def count(_: nn.Module, __: Any, output: Any) -> None:
+            into[name] = sum(tensor.numel() for tensor in outputs_of(output))
+
+        return count
+
+    def reaches(name: str) -> Any:
+        def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            given = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+            widths[name] = sum(tensor.numel() for tensor in (*given, *outputs_of(output)))
 
         return count
 
     units = find_units(bench.student, lambda: bench.call(bench.student, one), blocks=True)
     leaves = [(n, m) for n, m in bench.student.named_modules() if not any(m.children())]
-    handles = [unit.module.register_forward_hook(note(unit.name, widths)) for unit in units]
-    handles += [unit.module.register_forward_hook(note(unit.name, produced)) for unit in units]
-    handles += [module.register_forward_hook(note(name, outputs)) for name, module in leaves]
+    handles = [unit.module.register_forward_hook(reaches(unit.name), with_kwargs=True) for unit in units]
+    handles += [unit.module.register_forward_hook(makes(unit.name, produced)) for unit in units]
+    handles += [module.register_forward_hook(makes(name, outputs)) for name, module in leaves]
     bench.call(bench.student, one)
     for handle in handles:
         handle.remove()

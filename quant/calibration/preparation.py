@@ -5,29 +5,35 @@ from __future__ import annotations
 from itertools import pairwise
 
 from diffusers import DiffusionPipeline
-from diffusers.models.resnet import ResnetBlock2D
-from torch import nn
 
 from contract.recipe import Recipe
 from contract.stages import NoCorrection, Stages
 from quant.checkpoints.layout import Layout
 from quant.checkpoints.pipelines import denoiser_of
+from quant.discovery import anatomy_of, family_of
 from quant.errors import RecipeMismatch
+from quant.sampling.request import Sampling
+from quant.sampling.schedulers import new_scheduler
 
 
-def layout_of(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages) -> Layout:
-    """How recipe and stages lay out the pipeline's denoiser. Raises RecipeMismatch when they ask for what is not
-    there."""
+def layout_of(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, size: tuple[int, int]) -> Layout:
+    """How recipe and stages lay out the pipeline's denoiser for pictures of a size (width, height). Raises
+    RecipeMismatch when they ask for what is not there."""
     denoiser = denoiser_of(pipeline)
+    anatomy = anatomy_of(denoiser)
     asked = recipe.split_shortcuts is not None
-    splits = shortcut_splits(denoiser) if (recipe.split_shortcuts if asked else stages.split_shortcuts) else {}
+    splits = anatomy.splits(denoiser) if (recipe.split_shortcuts if asked else stages.split_shortcuts) else {}
     if recipe.split_shortcuts and not splits:
         raise RecipeMismatch("split_shortcuts: this model has no shortcut convolution over a skip connection")
-    timesteps, time_path = _sampler_timesteps(pipeline, recipe), stages.time_path.kind
+    if recipe.attention_bits is not None and not anatomy.attentions(denoiser):
+        raise RecipeMismatch(f"attention_bits: the attention of {type(denoiser).__name__} has no integer products yet")
+    timesteps, time_path = _sampler_timesteps(pipeline, recipe, size), stages.time_path.kind
+    if time_path == "precalculate" and anatomy.time_path(denoiser).request:  # as far as it goes: once a request
+        time_path = "per_request"
     corrected = not isinstance(stages.output_correction, NoCorrection)
     return Layout(
         weight_bits=recipe.weight_bits,
-        keep_float=recipe.keep_float,
+        keep_float=anatomy.layers_called(recipe.keep_float, denoiser),
         layer_bits=dict(recipe.layer_bits),
         timesteps=representatives(timesteps, recipe.timestep_groups or (len(set(timesteps)) if stages.per_step else 1)),
         splits=splits,
@@ -57,28 +63,9 @@ def representatives(timesteps: list[float], groups: int) -> tuple[float, ...]:
     return tuple(unique[(a + b - 1) // 2] for a, b in pairwise(edges))
 
 
-def shortcut_splits(denoiser: nn.Module) -> dict[str, int]:
-    """For every shortcut convolution of the up blocks: how many of its input channels come from below, the others being
-    the skip connection's."""
-    splits: dict[str, int] = {}
-    channels: int | None = None
-    for name, block in denoiser.named_modules():  # in the order of construction: down, up, middle
-        if not isinstance(block, ResnetBlock2D) or not name.startswith(("mid_block.", "up_blocks.")):
-            continue
-        if name.startswith("up_blocks.0.resnets.0"):
-            channels = _middle_channels(denoiser)
-        if channels is not None and block.conv_shortcut is not None and block.in_channels > channels:
-            splits[f"{name}.conv_shortcut"] = channels
-        channels = block.out_channels
-    return splits
-
-
-def _middle_channels(denoiser: nn.Module) -> int:
-    middle = [m for n, m in denoiser.named_modules() if n.startswith("mid_block.") and isinstance(m, ResnetBlock2D)]
-    return int(middle[-1].out_channels)
-
-
-def _sampler_timesteps(pipeline: DiffusionPipeline, recipe: Recipe) -> list[float]:
-    scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
-    scheduler.set_timesteps(recipe.calibration.num_inference_steps)
+def _sampler_timesteps(pipeline: DiffusionPipeline, recipe: Recipe, size: tuple[int, int]) -> list[float]:
+    width, height = size
+    scheduler = new_scheduler(pipeline)
+    asked = Sampling(num_inference_steps=recipe.calibration.num_inference_steps, width=width, height=height)
+    family_of(pipeline).begin(pipeline, scheduler, asked)
     return [float(t) for t in scheduler.timesteps]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,15 +18,15 @@ from contract.recipe import Recipe
 from contract.stages import Stages
 from quant.calibration.journal import Journal
 from quant.calibration.trajectories import Samples, Trajectories
-from quant.checkpoints.layout import Layout, Plan, attentions, replace_layer
+from quant.checkpoints.layout import Layout, Plan, replace_layer
 from quant.conditioning import guide
-from quant.discovery import family_of
+from quant.discovery import anatomy_of, family_of
 from quant.layers.time_path.precalculated import PrecalculatedProjection, projections
 from quant.layers.time_path.schedule import Schedule
 from quant.layers.timesteps import SampleGroups
 from quant.layers.trainable.input import InputQuantizer
 from quant.layers.trainable.layer import FakeQuantizedLayer
-from quant.sampling.request import Sampling
+from quant.sampling.request import Asked, Sampling
 from quant.sampling.walk import Walk
 
 BATCH = 32
@@ -45,7 +45,7 @@ class Progress(Protocol):
 class Run:
     """What calibration draws: prompt i with seed `sampling.seed` + i; the first of them are enough for most stages."""
 
-    prompts: tuple[str, ...]
+    prompts: tuple[Asked, ...]
     sampling: Sampling
 
     def walks(self, pipeline: DiffusionPipeline, count: int, first: int = 0, batch: int = BATCH // 2) -> list[Walk]:
@@ -70,12 +70,17 @@ class Workbench:
         self.run = run
         self.reference: nn.Module = pipeline.components[family_of(pipeline).denoiser]
         self.groups = SampleGroups(layout.timesteps)
-        self.student, self.layers = _fake_quantized(self.reference, plan, recipe, layout, self.groups)
-        self.groups.follow(self.student)
+        shared = shared_inputs(self.reference, plan.bits, self._run_once)
+        self.student, self.layers = _fake_quantized(self.reference, plan, recipe, shared, self.groups)
+        self.groups.follow(self.student, anatomy_of(self.reference).clock)
         self.journal = Journal(None)
         self.progress: Progress = _silent
         self._trajectories: Trajectories | None = None
         self._samples: Samples | None = None
+
+    def _run_once(self) -> None:
+        latents, timesteps, rows = self.run.walks(self.pipeline, 1)[0].state.rows
+        self.call(self.reference, Samples(latents, timesteps, rows))
 
     def draw(self, trajectories: Trajectories, samples: Samples) -> None:
         """Takes over the calibration inputs."""
@@ -113,17 +118,19 @@ class Workbench:
         """The sampler's timesteps, in order."""
         return self.run.walks(self.pipeline, 1)[0].timesteps
 
-    def select(self, timesteps: Tensor) -> None:
-        """Tells all tables the timesteps [B] of a batch that does not pass through a whole denoiser."""
-        self.groups.select(timesteps)
-        for schedule in self._schedules:
-            schedule.select(timesteps)
+    def select(self, samples: Samples) -> None:
+        """Tells all tables of a batch that does not pass through a whole denoiser."""
+        self.groups.select(samples.timesteps)
+        for denoiser, schedule in self._schedules:
+            schedule.prepare(denoiser, samples.timesteps, samples.rows.tensors)
 
     @cached_property
-    def _schedules(self) -> list[Schedule]:
-        modules = [module for denoiser in (self.student, self.reference) for module in denoiser.modules()]
-        found = (getattr(module, "schedule", None) for module in modules)
-        return list({id(one): one for one in found if isinstance(one, Schedule)}.values())
+    def _schedules(self) -> list[tuple[nn.Module, Schedule]]:
+        found = []
+        for denoiser in (self.student, self.reference):
+            schedules = [getattr(module, "schedule", None) for module in denoiser.modules()]
+            found += [(denoiser, one) for one in schedules if isinstance(one, Schedule)][:1]
+        return found
 
     def call(self, denoiser: nn.Module, samples: Samples) -> Tensor:
         """A denoiser's output on samples."""
@@ -198,10 +205,9 @@ def _prefixes(key: str) -> list[str]:
 
 
 def _fake_quantized(
-    reference: nn.Module, plan: Plan, recipe: Recipe, layout: Layout, groups: SampleGroups
+    reference: nn.Module, plan: Plan, recipe: Recipe, shared: dict[str, str], groups: SampleGroups
 ) -> tuple[nn.Module, dict[str, FakeQuantizedLayer]]:
     student = copy.deepcopy(reference)
-    shared = _shared_inputs(student)
     quantizers: dict[str, InputQuantizer] = {}
     layers: dict[str, FakeQuantizedLayer] = {}
     for name, bits in plan.bits.items():
@@ -213,19 +219,38 @@ def _fake_quantized(
     return student, layers
 
 
-def _shared_inputs(denoiser: nn.Module) -> dict[str, str]:
-    """Projections of attention that read the same tensor as another: theirs is the quantizer of that one, so that the
-    engine quantizes the tensor once."""
-    shared = {}
-    for name, attention in attentions(denoiser).items():
-        first = "to_k" if attention.is_cross_attention else "to_q"
-        for part in {"to_q", "to_k", "to_v"} - {first, "to_q" if attention.is_cross_attention else first}:
-            shared[f"{name}.{part}"] = f"{name}.{first}"
+@torch.no_grad()
+def shared_inputs(denoiser: nn.Module, names: Iterable[str], run: Callable[[], Any]) -> dict[str, str]:
+    """Layers that are handed the same tensor as an earlier one of their block, such as the projections of an attention:
+    theirs is the quantizer of that one, so that the engine quantizes the tensor once. Found by a `run` of the
+    denoiser."""
+    blocks = [name for name, module in denoiser.named_modules() if isinstance(module, anatomy_of(denoiser).blocks)]
+    read: dict[tuple[int, str], str] = {}
+    shared: dict[str, str] = {}
+    kept: list[Tensor] = []  # alive, so that no address is given twice
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        block = max((each for each in blocks if name.startswith(f"{each}.")), key=len, default="")
+
+        def look(_: nn.Module, args: tuple[Any, ...]) -> None:
+            kept.append(args[0])
+            first = read.setdefault((id(args[0]), block), name)
+            if block and first != name:
+                shared[name] = first
+
+        return look
+
+    handles = [denoiser.get_submodule(name).register_forward_pre_hook(note(name)) for name in names]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
     return shared
 
 
 def _silent(stage: str, done: int, total: int, note: str = "") -> None:
-    """Nobody is told."""
+    """Reports nothing."""
 
 
 def with_bits(layout: Layout, layers: dict[str, FakeQuantizedLayer]) -> Layout:

@@ -80,7 +80,7 @@ def dequantize(denoiser: nn.Module) -> nn.Module:
     for name, module in list(denoiser.named_modules()):
         if isinstance(module, SplitConv2d):
             replace_layer(denoiser, name, module.joined())
-    for attention in attentions(denoiser).values():
+    for attention in attentions(denoiser):
         unmark(attention)
         if hasattr(attention, "products"):
             del attention.products

@@ -10,6 +10,7 @@ from typing import Any
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from quant.discovery import anatomy_of
 from quant.engine.memory import TrimAfterFirstCall
 from quant.errors import RecipeMismatch
 from quant.layers.attention import AttentionProducts, IntegerAttnProcessor
@@ -19,10 +20,9 @@ from quant.layers.layer import QuantizedLayer
 from quant.layers.linear import QuantizedLinear
 from quant.layers.output_correction import OutputCorrection, correction_of
 from quant.layers.shortcut import SplitConv2d
-from quant.layers.time_path.embedding import is_time_layer
-from quant.layers.time_path.mode import MODES, check_mode, serve
-from quant.layers.time_path.precalculated import lay_out_tables, projections
+from quant.layers.time_path.precalculated import lay_out_tables, projections, refuse_untimed
 from quant.layers.time_path.schedule import Schedule
+from quant.layers.time_path.serving import MODES, is_replaced, serve
 from quant.layers.timesteps import TimestepGroups
 
 
@@ -84,16 +84,22 @@ def prepare(denoiser: nn.Module, layout: Layout) -> Plan:
 
     Raises RecipeMismatch when a pattern or a split matches no layer, when nothing is left to quantize or when the time
     path cannot be treated as the layout says."""
-    check_mode(denoiser, layout.time_path)
+    anatomy = anatomy_of(denoiser)
+    path = anatomy.time_path(denoiser) if layout.replaces_time_path else None
+    if path is not None and not is_replaced(denoiser, path):
+        path.refuse_touched(denoiser)
+        if layout.time_path == "precalculate":
+            refuse_untimed(path)
     for name, channels in layout.splits.items():
         shortcut = _find(denoiser, name)
         if not isinstance(shortcut, nn.Conv2d):
             raise RecipeMismatch(f"{name!r} is no convolution of this model, so it cannot be split")
         replace_layer(denoiser, name, SplitConv2d.of(shortcut, channels))
     names = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    timed = [name for name in names if is_time_layer(name)] if layout.replaces_time_path else []
+    timed = [] if path is None else [name for name in names if path.has(name)]
     others = [name for name in names if name not in set(timed)]
-    _check_patterns(layout.keep_float, [*others, *timed, *_gone(layout, denoiser)])
+    gone = [] if path is None else [*path.projections, *(f"{name}.linear_1" for name in path.embedders)]
+    _check_patterns(layout.keep_float, [*others, *timed, *gone])
     _check_patterns(layout.layer_bits, others)
     kept = {name for name in others if any(fnmatchcase(name, pattern) for pattern in layout.keep_float)}
     bits = {name: bits_of(layout, name) for name in others if name not in kept}
@@ -108,14 +114,15 @@ def lay_out(denoiser: nn.Module, layout: Layout) -> Plan:
     plan = prepare(denoiser, layout)
     for name, bits in plan.bits.items():
         replace_layer(denoiser, name, empty_like(denoiser.get_submodule(name), bits, layout))
+    anatomy = anatomy_of(denoiser)
     if layout.attention_bits is not None:
-        for attention in attentions(denoiser).values():
+        for attention in anatomy.attentions(denoiser).values():
             groups = max(len(layout.timesteps), 1)
             attention.products = AttentionProducts(layout.attention_bits, layout.softmax_bits, groups)
     if layout.time_path == "precalculate":
-        lay_out_tables(denoiser, layout.schedule)
+        lay_out_tables(denoiser, anatomy.time_path(denoiser), layout.schedule)
     if layout.output_correction:
-        denoiser.output_correction = OutputCorrection(Schedule(layout.schedule).timesteps, _out_channels(denoiser))
+        denoiser.output_correction = OutputCorrection(Schedule(layout.schedule).timesteps, anatomy.channels(denoiser))
     return plan
 
 
@@ -124,19 +131,20 @@ def finish(denoiser: nn.Module, layout: Layout) -> None:
     its integer products; and time path and output correction their hooks, a time path still in floating point being
     replaced first. Raises CheckpointError, naming the module, where tensors make no sense, and RecipeMismatch for a
     time path that cannot be replaced."""
-    groups = TimestepGroups(layout.timesteps)
-    groups.follow(denoiser)
-    serve(denoiser, layout.time_path, layout.schedule)
+    anatomy, groups = anatomy_of(denoiser), TimestepGroups(layout.timesteps)
+    groups.follow(denoiser, anatomy.clock)
+    if layout.replaces_time_path:
+        serve(denoiser, anatomy.time_path(denoiser), layout.time_path, layout.schedule, anatomy.clock)
     correction = correction_of(denoiser)
     if correction is not None:
-        correction.follow(denoiser)
+        correction.follow(denoiser, anatomy.clock)
     TrimAfterFirstCall(denoiser)
     for layer in quantized_layers(denoiser).values():
         layer.timesteps, layer.packed = groups, layout.packed
     for integers in products(denoiser).values():
         integers.timesteps = groups
     mark(denoiser)
-    for attention in attentions(denoiser).values():
+    for attention in attentions(denoiser):
         mark(attention)
         if hasattr(attention, "products"):
             attention.set_processor(IntegerAttnProcessor())
@@ -164,9 +172,9 @@ def quantized_layers(model: nn.Module) -> dict[str, QuantizedLayer[Any]]:
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLayer)}
 
 
-def attentions(model: nn.Module) -> dict[str, Attention]:
-    """All attention modules by their full name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Attention)}
+def attentions(model: nn.Module) -> list[Attention]:
+    """All attention modules of diffusers' class."""
+    return [module for module in model.modules() if isinstance(module, Attention)]
 
 
 def products(model: nn.Module) -> dict[str, AttentionProducts]:
@@ -192,19 +200,6 @@ def _check_patterns(patterns: Iterable[str], names: list[str]) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise RecipeMismatch(f"pattern {pattern!r} matches no layer of this model")
-
-
-def _gone(layout: Layout, denoiser: nn.Module) -> list[str]:
-    """Layers that tables have replaced; patterns may still speak of them."""
-    embedding = ["time_embedding.linear_1", "time_embedding.linear_2"] if layout.replaces_time_path else []
-    return [*embedding, *projections(denoiser)]
-
-
-def _out_channels(denoiser: nn.Module) -> int:
-    channels = getattr(getattr(denoiser, "config", None), "out_channels", None)
-    if channels is None:
-        raise RecipeMismatch(f"{type(denoiser).__name__} does not say how many channels its output has")
-    return int(channels)
 
 
 def bits_of(layout: Layout, name: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
@@ -63,6 +64,22 @@ def _from_pretrained(source: str | Path, dtype: torch.dtype, left_out: Sequence[
     if "safety_checker" in absent:
         absent["requires_safety_checker"] = False  # type: ignore[assignment]
     return DiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True, local_files_only=True, **absent)
+
+
+def denoiser_skeleton(description: Source) -> nn.Module:
+    """The denoiser of a model on the meta device: its layers by name, without any weight. Raises ModelError."""
+    family = family_named(description.family)
+    try:
+        index = DiffusionPipeline.load_config(description.source, local_files_only=True)
+        kind = getattr(diffusers, index[family.denoiser][1])
+        config = kind.load_config(description.source, subfolder=family.denoiser, local_files_only=True)
+        with torch.device("meta"):
+            return cast(nn.Module, kind.from_config(config))
+    except Exception as error:  # diffusers raises many kinds for a bad folder
+        found = of_loading(error, description.source, description.family)
+        if found is error:
+            raise
+        raise found from error
 
 
 def load_variant(folder: Path, dtype: str = "float32") -> DiffusionPipeline:

@@ -28,7 +28,7 @@ from quant.sampling.seeds import SEEDS
 
 def generate(
     model: Model,
-    prompt: Annotated[str, typer.Option(help="what the picture shows")],
+    prompt: Annotated[str | None, typer.Option(help="what the picture shows; none for models that take none")] = None,
     output: Annotated[Path, typer.Option(help="folder for <seed>.png")] = Path(),
     variant: Annotated[str, typer.Option(help="a variant, or reference")] = "reference",
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1)] = 0,
@@ -41,15 +41,18 @@ def generate(
 ) -> None:
     """Draw pictures; picture i has seed + i."""
     description = describe(model, models)
-    if not prompt.strip():
+    if prompt is not None and not prompt.strip():
         raise SamplingError("--prompt must not be blank")
     make_writable(output)
     folder = None if variant == "reference" else variant_folder(model, variant, variants)
 
     from quant.checkpoints.pipelines import load_reference, load_variant
+    from quant.discovery import family_named
     from quant.sampling.generation import generate as draw
     from quant.sampling.request import Sampling
 
+    if prompt is None and family_named(description.family).asked == "text":
+        raise SamplingError(f"--prompt is needed: {model} draws from one")
     pipeline = load_variant(folder) if folder else load_reference(description)
     sampling = Sampling(
         prompt=prompt,

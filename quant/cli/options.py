@@ -27,6 +27,8 @@ VARIANTS = [ROOT / "data" / "variants", ROOT / "models" / "variants"]
 PROMPTS = ROOT / "prompts"
 BACKBONES = ROOT / "models" / "backbones"
 RECIPES = ROOT / "recipes"
+OWN_SET = "shapes-plain"
+"""The prompt set of the embedded model."""
 
 stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)

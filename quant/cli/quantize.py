@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from contract.catalogue import SEEDS
 from contract.errors import RecipeError, VariantExists
 from contract.recipe import Recipe, read_recipe
 from quant.cli.options import (
     MODELS,
+    OWN_SET,
     PROMPTS,
     RECIPES,
     ROOT,
@@ -34,8 +36,10 @@ def quantize(
     recipe: Annotated[str, typer.Option(help="preset name, or a TOML file")],
     variant: Annotated[str | None, typer.Option(help="name of the variant [default: the recipe's]")] = None,
     output: Annotated[Path, typer.Option(help="folder to hold <model>/<variant>")] = VARIANTS[0],
-    calibrate_on: Annotated[str, typer.Option(help="prompt set to calibrate on")] = "shapes-plain",
-    report_on: Annotated[str, typer.Option(help="prompt set to report on, its validation split")] = "shapes-plain",
+    calibrate_on: Annotated[str | None, typer.Option(help=f"prompt set to calibrate on [default: {OWN_SET}]")] = None,
+    report_on: Annotated[
+        str | None, typer.Option(help="prompt set to report on, its validation split [default: the same]")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="prompts of the report")] = 64,
     overwrite: Annotated[bool, typer.Option(help="replace a variant of that name")] = False,
     models: Models = MODELS,
@@ -50,17 +54,20 @@ def quantize(
     if folder.exists() and not overwrite:
         raise VariantExists(f"{folder} exists: give another --variant, or --overwrite")
 
+    from quant.discovery import family_named
     from quant.quantization.job import QuantizationJob
     from quant.quantization.quantize import quantize as make
 
+    used = calibrate_on or (OWN_SET if family_named(description.family).asked == "text" else SEEDS)
+    reported = report_on or used
     job = QuantizationJob(
         model=model,
         description=description,
         recipe=plan,
         variant=name,
-        calibration=load_prompts(prompts, calibrate_on, "calibration", plan.calibration.num_prompts),
-        held_out=load_prompts(prompts, report_on, "validation", limit),
-        prompt_set=f"{report_on}/validation",
+        calibration=load_prompts(prompts, used, "calibration", plan.calibration.num_prompts),
+        held_out=load_prompts(prompts, reported, "validation", limit),
+        prompt_set=f"{reported}/validation",
     )
     shutil.rmtree(staging, ignore_errors=True)
     try:

@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from quant.checkpoints.pipelines import denoiser_of
+from quant.layers.calls import bound
 
 
 def bfloat16_copy(reference: DiffusionPipeline) -> DiffusionPipeline:
@@ -24,8 +25,11 @@ def bfloat16_copy(reference: DiffusionPipeline) -> DiffusionPipeline:
     for tensor in (*copied.parameters(), *copied.buffers()):
         tensor.data = tensor.data.bfloat16() if tensor.is_floating_point() else tensor.data
 
-    def lower(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return tuple(map(_bfloat16, args)), {key: _bfloat16(value) for key, value in kwargs.items()}
+    def lower(
+        denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = bound(denoiser, args, kwargs)  # the time of a step is no number that a model rounds
+        return (), {name: value if name == "timestep" else _bfloat16(value) for name, value in given.items()}
 
     def lift(_: nn.Module, __: Any, output: Any) -> Any:
         return (output[0].to(dtype), *output[1:])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from quant.errors import CheckpointError
+from quant.layers.calls import Clock, bound, timestep
 from quant.layers.moved import Moved
 from quant.layers.timesteps import TimestepGroups
 
@@ -35,6 +36,7 @@ class OutputCorrection(Moved):
         self.register_buffer("slope", torch.zeros(len(self.timesteps)))
         self.register_buffer("bias", torch.zeros(len(self.timesteps), channels))
         self._hook: RemovableHandle | None = None
+        self._clock: Clock = timestep
 
     @classmethod
     def of(cls, fits: dict[float, tuple[float, Tensor]]) -> OutputCorrection:
@@ -46,13 +48,14 @@ class OutputCorrection(Moved):
         correction.check()
         return correction
 
-    def forward(self, eps: Tensor, timestep: Tensor | float) -> Tensor:
-        """[N, C, H, W] to the same, in its dtype; the timesteps may differ from picture to picture.
+    def forward(self, eps: Tensor, time: Tensor | float) -> Tensor:
+        """[N, C, ...] to the same, in its dtype; the timesteps may differ from picture to picture.
 
         Raises TimestepError for a timestep that is not a number from 0 on."""
-        values = timestep.flatten().tolist() if isinstance(timestep, Tensor) else [timestep]
+        values = time.flatten().tolist() if isinstance(time, Tensor) else [time]
         rows = torch.tensor([self.timesteps.nearest(float(value)) for value in values], device=eps.device)
-        slope, bias = self.slope[rows, None, None, None], self.bias[rows, :, None, None]
+        slope = self.slope[rows].view(-1, *[1] * (eps.ndim - 1))
+        bias = self.bias[rows].view(len(rows), -1, *[1] * (eps.ndim - 2))
         return ((eps.float() - bias) / (1.0 + slope)).to(eps.dtype)
 
     def check(self) -> None:
@@ -64,8 +67,9 @@ class OutputCorrection(Moved):
         if not bool(self.bias.isfinite().all()):
             raise CheckpointError("bias must be finite")
 
-    def follow(self, denoiser: nn.Module) -> None:
+    def follow(self, denoiser: nn.Module, clock: Clock = timestep) -> None:
         """Corrects what every call of `denoiser` gives; once, however often it is told to."""
+        self._clock = clock
         if self._hook is None:
             # A bound method: a copy of the denoiser then has a hook on the copy of this module.
             self._hook = denoiser.register_forward_hook(self._after, with_kwargs=True)
@@ -79,24 +83,24 @@ class OutputCorrection(Moved):
     def extra_repr(self) -> str:
         return f"timesteps={len(self.slope)}, channels={self.bias.shape[1]}"
 
-    def _after(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+    def _after(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        time = self._clock(bound(denoiser, args, kwargs))
         if isinstance(output, Tensor):
-            return self(output, timestep)
+            return self(output, time)
         if isinstance(output, tuple):
-            return (self(output[0], timestep), *output[1:])
-        return dataclasses.replace(output, sample=self(output.sample, timestep))
+            return (self(output[0], time), *output[1:])
+        return dataclasses.replace(output, sample=self(output.sample, time))
 
 
 def fit_correction(reference: Tensor, quantized: Tensor) -> tuple[float, Tensor]:
-    """Slope and bias, float32 [C], of the error of one step's outputs [N, C, H, W] against the float model's.
+    """Slope and bias, float32 [C], of the error of one step's outputs [N, C, ...] against the float model's.
 
     The least-squares fit of `quantized - reference` by `slope * reference + bias_c`, the slope not below 0; then the
     bias is the mean of what is left of a channel. In float64. Raises ValueError for tensors of different shapes."""
-    if reference.shape != quantized.shape or reference.dim() != 4:
+    if reference.shape != quantized.shape or reference.ndim < 2:
         raise ValueError(f"outputs of shapes {tuple(reference.shape)} and {tuple(quantized.shape)} cannot be compared")
     output, error = reference.double(), quantized.double() - reference.double()
-    pixels = (0, 2, 3)
+    pixels = (0, *range(2, reference.ndim))
     # Means of channels are the bias's part: with them the slope would be drawn towards a channel that is far from zero.
     centred = output - output.mean(pixels, keepdim=True)
     variance = centred.square().sum().item()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from quant.errors import TimestepError
+from quant.layers.calls import Clock, bound, timestep
 from quant.layers.capture import refuse_capture
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class TimestepGroups:
             raise TimestepError("the timesteps of a table are different, finite and not negative")
         self.timesteps = tuple(float(t) for t in timesteps)
         self._current = PerThread(0)
+        self._clock: Clock = timestep
 
     def __len__(self) -> int:
         """How many groups there are."""
@@ -72,36 +74,36 @@ class TimestepGroups:
     def current(self, group: int) -> None:
         self._current.set(group)
 
-    def nearest(self, timestep: float) -> int:
+    def nearest(self, time: float) -> int:
         """The group of a timestep; of two equally near the first. Raises TimestepError for one that is not a number or
         negative."""
-        if not math.isfinite(timestep) or timestep < 0:
-            raise TimestepError(f"timestep {timestep} is not a number from 0 on")
+        if not math.isfinite(time) or time < 0:
+            raise TimestepError(f"timestep {time} is not a number from 0 on")
         if not self.timesteps:
             return 0
-        return min(range(len(self.timesteps)), key=lambda g: abs(self.timesteps[g] - timestep))
+        return min(range(len(self.timesteps)), key=lambda g: abs(self.timesteps[g] - time))
 
-    def select(self, timestep: Tensor | float) -> None:
-        """Makes the group of `timestep` the current one; a tensor holds one timestep, or the same group throughout.
+    def select(self, time: Tensor | float) -> None:
+        """Makes the group of a timestep the current one; a tensor holds one timestep, or the same group throughout.
 
         Raises TimestepError where pictures of one batch are in different groups."""
         if not self.timesteps:
             return
-        values = timestep.flatten().tolist() if isinstance(timestep, Tensor) else [timestep]
+        values = time.flatten().tolist() if isinstance(time, Tensor) else [time]
         groups = {self.nearest(float(value)) for value in set(values)}
         if len(groups) != 1:
             raise TimestepError(f"one batch holds timesteps of {len(groups)} groups: they must be run one by one")
         self.current = groups.pop()
 
-    def follow(self, denoiser: nn.Module) -> RemovableHandle:
-        """Selects before every call of `denoiser`, from its `timestep` argument (the second one)."""
-
+    def follow(self, denoiser: nn.Module, clock: Clock = timestep) -> RemovableHandle:
+        """Selects before every call of `denoiser`, by the time that the clock reads from its arguments."""
+        self._clock = clock
         # A bound method: a copy of the denoiser then has a hook on the copy of this object.
         return denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
 
-    def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         refuse_capture()
-        self.select(kwargs["timestep"] if "timestep" in kwargs else args[1])
+        self.select(self._clock(bound(denoiser, args, kwargs)))
 
 
 class SampleGroups(TimestepGroups):
@@ -111,9 +113,9 @@ class SampleGroups(TimestepGroups):
         super().__init__(timesteps)
         self._of_samples = torch.zeros(1, dtype=torch.long)
 
-    def select(self, timestep: Tensor | float) -> None:
+    def select(self, time: Tensor | float) -> None:
         """Takes the group of one timestep, or of one for every sample [B]."""
-        values = timestep.flatten().tolist() if isinstance(timestep, Tensor) else [timestep]
+        values = time.flatten().tolist() if isinstance(time, Tensor) else [time]
         known = {value: self.nearest(float(value)) for value in set(values)}
         self.current = known[values[0]]
         self._of_samples = torch.tensor([known[value] for value in values])

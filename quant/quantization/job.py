@@ -11,7 +11,7 @@ from contract.identifier import IDENTIFIER_RULE, is_identifier
 from contract.recipe import Recipe
 from contract.stages import Stages
 from quant.calibration.workbench import Run
-from quant.discovery import find
+from quant.discovery import family_named, find
 from quant.errors import RecipeMismatch
 from quant.identity import code_digest, key_of, machine, weights_digest
 from quant.sampling.prompts import Prompt
@@ -65,8 +65,9 @@ class QuantizationJob:
         for what, name in (("model", self.model), ("variant", self.variant)):
             if not is_identifier(name):
                 raise RecipeMismatch(f"the {what}'s name {name!r} must have {IDENTIFIER_RULE}")
-        if recipe.family != self.description.family:
+        if recipe.family not in (None, self.description.family):
             raise RecipeMismatch(f"the recipe is for {recipe.family}, {self.model} is {self.description.family}")
+        self._check_asked()
         held_out = {prompt.text for prompt in self.held_out}
         shared = {p.text for p in self.calibration if p.text is not None and p.text in held_out}
         if shared:
@@ -79,6 +80,14 @@ class QuantizationJob:
             return recipe.complete(find(quant.methods, recipe.method).STAGES)
         except RecipeError as error:
             raise RecipeMismatch(str(error)) from error
+
+    def _check_asked(self) -> None:
+        asks = family_named(self.description.family).asked
+        given = {prompt.text is not None for prompt in (*self.calibration, *self.held_out)}
+        if asks == "nothing" and True in given:
+            raise RecipeMismatch(f"{self.model} takes no prompt: calibrate on `seeds`, pictures without one")
+        if asks == "text" and False in given:
+            raise RecipeMismatch(f"{self.model} draws from prompts: calibrate on a set of them, not on seeds alone")
 
     def identity(self) -> str:
         """What finished pieces of its work depend on, as a name."""

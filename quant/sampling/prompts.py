@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
 
+from contract.catalogue import SEEDS
 from quant.errors import PromptSetError
 from quant.sampling.prompt_files import Row, read_lines, read_rows
 
 SPLITS = ("calibration", "validation", "test")
+
+UNPROMPTED = 512
+"""Pictures of a set without prompts, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,10 @@ def prompt_sets(folder: Path) -> tuple[str, ...]:
 
 def load_prompts(folder: Path, name: str, split: str, limit: int | None = None) -> list[Prompt]:
     """The first `limit` prompts of a set's split. The name of a split instead of a set means that split of all sets,
-    taken in turn. Raises PromptSetError for a name that is not there, and for a malformed or empty file."""
+    taken in turn; `seeds` means as many pictures without a prompt, for models that take none. Raises PromptSetError for
+    a name that is not there, and for a malformed or empty file."""
+    if name == SEEDS:
+        return without_prompts(split, limit or UNPROMPTED)
     if name in SPLITS:
         parts = [_read(folder / known / f"{name}.jsonl") for known in prompt_sets(folder)]
         prompts = [prompt for prompt in chain.from_iterable(zip_longest(*parts)) if prompt is not None]
@@ -76,10 +83,17 @@ def load_prompts(folder: Path, name: str, split: str, limit: int | None = None) 
     return prompts[:limit]
 
 
+def without_prompts(split: str, count: int) -> list[Prompt]:
+    """So many pictures without a prompt; their ids are their places in the split."""
+    return [Prompt(f"{split}-{place:05}", None) for place in range(count)]
+
+
 def load_prompt_set(folder: Path, name: str, limit: int | None = None) -> PromptSet:
     """The first `limit` prompts of a set's test split, or of the prompt file that `name` is the path of. Prompts that
     are empty, or repeat an earlier one, are left out and counted. Raises PromptSetError for a name that is neither, and
     when nothing is left."""
+    if name == SEEDS:
+        return PromptSet(SEEDS, tuple(without_prompts("test", limit or UNPROMPTED)))
     known = name in (*prompt_sets(folder), *SPLITS)
     if known or not Path(name).is_file():
         rows: list[Row] = [(p.id, p.text, p.attributes) for p in load_prompts(folder, name, "test")]

@@ -22,6 +22,7 @@ from benchmarks.methods.results import Standing, current, standings
 from benchmarks.methods.table import rich_table, table
 from benchmarks.methods.task import Places, Protocol
 from tests.made_results import made_result
+from tests.support.study import resolution
 
 METHODS = ("minmax", "q-diffusion", "eda-dm", "pcr", "s2p-v2", "best")
 BITS = ("w8a8", "w4a8", "w4a6")
@@ -48,7 +49,7 @@ def made(tmp_path: Path) -> Made:
             numbers = f"weight_bits = {bits[1]}\nactivation_bits = {bits[3]}\n"
             own = 'stages.output_correction = { kind = "ptqd" }\n' if method == "best" else ""
             (folder / f"{method}-{bits}.toml").write_text(head + numbers + own)
-    arms = all_arms(folder, read_ablations())
+    arms = all_arms(folder, read_ablations(), resolution())
 
     def make(**errors: float | None) -> dict[str, Standing]:
         results = tmp_path / "results"
@@ -95,7 +96,7 @@ def test_an_arm_that_is_the_same_as_another_is_shown_as_itself(made: Made) -> No
 
 
 def test_nothing_measured_is_an_empty_table_and_no_verdict(tmp_path: Path) -> None:
-    standing = standings(all_arms(tmp_path, read_ablations()), tmp_path, Protocol())
+    standing = standings(all_arms(tmp_path, read_ablations(), resolution()), tmp_path, Protocol())
     assert table(standing) == {}
     assert {claim.verdict for claim in claims(current(standing))} == {Verdict.NOT_MEASURED}
     assert plots.draw(current(standing), {}, tmp_path / "pictures") == []
@@ -248,14 +249,14 @@ def test_the_page_keeps_what_is_written_by_hand_and_has_the_figures(made: Made, 
 
 def test_the_shipped_page_is_what_the_results_say() -> None:
     ablations, places = read_ablations(), Places()
-    standing = standings(all_arms(places.recipes, ablations), places.results, Protocol())
+    standing = standings(all_arms(places.recipes, ablations, resolution()), places.results, Protocol())
     text = PAGE.read_text(encoding="utf-8")
     assert page(text, standing, ablations.groups) == text, "run `python -m benchmarks.methods --plots`"
 
 
 def test_the_shipped_pictures_are_what_the_results_say(tmp_path: Path) -> None:
     ablations, places = read_ablations(), Places()
-    results = current(standings(all_arms(places.recipes, ablations), places.results, Protocol()))
+    results = current(standings(all_arms(places.recipes, ablations, resolution()), places.results, Protocol()))
     for name in plots.draw(results, ablations.groups, tmp_path):
         assert (PICTURES / name).read_text() == (tmp_path / name).read_text(), (
             "run `python -m benchmarks.methods --plots`"

@@ -23,6 +23,7 @@ from contract.recipe import Recipe
 from quant.fidelity.networks.judge import Judge
 from quant.methods.minmax import STAGES
 from tests.made_results import made_result
+from tests.support.study import resolution
 from tests.tiny_model import save_tiny_model
 
 NO_ABLATIONS = Ablations(groups={}, ablations={})
@@ -42,11 +43,11 @@ def recipes(tmp_path: Path) -> Path:
 
 
 def _arm(name: str, recipes: Path, ablations: Ablations = NO_ABLATIONS) -> Arm:
-    return next(arm for arm in all_arms(recipes, ablations) if arm.name == name)
+    return next(arm for arm in all_arms(recipes, ablations, resolution()) if arm.name == name)
 
 
 def test_arms_without_a_preset_are_missing_and_no_crash(recipes: Path) -> None:
-    arms = {arm.name: arm for arm in all_arms(recipes, read_ablations())}
+    arms = {arm.name: arm for arm in all_arms(recipes, read_ablations(), resolution())}
     assert set(EXPECTED) <= set(arms)
     assert {name for name, arm in arms.items() if arm.group is None and arm.fault is None} == {
         "s2p-v2-w4a8",
@@ -66,7 +67,7 @@ def test_a_preset_whose_name_lies_about_its_bits_is_missing(recipes: Path) -> No
 
 def test_an_ablation_changes_what_it_names_and_nothing_else(recipes: Path) -> None:
     base = _arm("s2p-v2-w4a8", recipes)
-    arms = {arm.name: arm for arm in all_arms(recipes, read_ablations())}
+    arms = {arm.name: arm for arm in all_arms(recipes, read_ablations(), resolution())}
     assert base.stages is not None
     tuning = base.stages.fine_tuning
     assert tuning.rounds == 7 and tuning.freezing == "plateau" and tuning.feature_weight == 0.1  # type: ignore[union-attr]
@@ -87,14 +88,14 @@ def test_a_changed_kind_drops_the_old_option_but_for_what_is_asked(recipes: Path
     (recipes / "eda-dm-w4a8.toml").write_text(
         'method = "eda_dm"\nweight_bits = 4\nstages.rounding = { kind = "fbr", batch = 123 }\n'
     )
-    arms = {arm.name: arm for arm in all_arms(recipes, read_ablations())}
+    arms = {arm.name: arm for arm in all_arms(recipes, read_ablations(), resolution())}
     brecq = arms["rounding-brecq"].stages
     assert brecq is not None and brecq.rounding.kind == "brecq"
     assert (brecq.rounding.batch, brecq.rounding.drop) == (123, 0.0)
 
 
 def test_an_ablation_of_nothing_is_the_preset_and_not_run_twice(recipes: Path) -> None:
-    standing = standings(all_arms(recipes, read_ablations()), recipes, PROTOCOL)
+    standing = standings(all_arms(recipes, read_ablations(), resolution()), recipes, PROTOCOL)
     assert standing["tuning-serial-to-parallel"].same_as == "s2p-v2-w4a8"
     assert standing["freezing-none"].same_as == "s2p-no-freezing"
     due = plan(standing, ["freezing-none", "s2p-no-freezing"], renew=False)
@@ -109,7 +110,7 @@ def test_an_ablation_that_makes_no_recipe_is_missing(recipes: Path) -> None:
         "contradiction": {"ranges": {"kind": "progressive"}},
     }
     bad = {name: Ablation(group="g", preset="minmax-w4a8", stages=stages) for name, stages in changes.items()}
-    arms = {arm.name: arm for arm in all_arms(recipes, Ablations(groups={}, ablations=bad))}
+    arms = {arm.name: arm for arm in all_arms(recipes, Ablations(groups={}, ablations=bad), resolution())}
     assert all(arms[name].fault and arms[name].recipe is None for name in bad)
 
 
@@ -154,7 +155,7 @@ def test_a_method_that_has_changed_makes_results_stale(recipes: Path, tmp_path: 
 
 
 def test_patterns_set_the_order_and_finished_arms_are_skipped(recipes: Path, tmp_path: Path) -> None:
-    arms = all_arms(recipes, read_ablations())
+    arms = all_arms(recipes, read_ablations(), resolution())
     standing = standings(arms, tmp_path, PROTOCOL)
     todo = [arm.name for arm in plan(standing, ["tuning-p*", "s2p-v2-w4a8"], renew=False).todo]
     assert todo == ["tuning-parallel", "s2p-v2-w4a8"]
@@ -165,7 +166,7 @@ def test_patterns_set_the_order_and_finished_arms_are_skipped(recipes: Path, tmp
 
 
 def test_a_study_that_is_killed_goes_on_with_the_arms_that_are_left(recipes: Path, tmp_path: Path) -> None:
-    arms = [arm for arm in all_arms(recipes, read_ablations()) if arm.fault is None]
+    arms = [arm for arm in all_arms(recipes, read_ablations(), resolution()) if arm.fault is None]
     places = Places(results=tmp_path / "results")
     launched: list[str] = []
 

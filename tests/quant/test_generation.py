@@ -26,8 +26,8 @@ def reference(tiny: TinyWorld) -> StableDiffusionPipeline:
 
 
 def test_noise_depends_on_seed_and_size_only() -> None:
-    alone, _ = initial_noise(4, 8, 8, [12])
-    batched, _ = initial_noise(4, 8, 8, [11, 12, 13])
+    alone, _ = initial_noise((4, 8, 8), [12])
+    batched, _ = initial_noise((4, 8, 8), [11, 12, 13])
     assert torch.equal(alone[0], batched[1])
     wanted = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(12))
     assert torch.equal(alone, wanted)
@@ -47,7 +47,7 @@ def test_picture_i_has_seed_plus_i(reference: StableDiffusionPipeline) -> None:
 
 
 def test_it_is_what_diffusers_draws(reference: StableDiffusionPipeline) -> None:
-    noise, generators = initial_noise(4, 32, 32, [7, 8])
+    noise, generators = initial_noise((4, 32, 32), [7, 8])
     wanted = reference(
         "a red box", num_images_per_prompt=2, latents=noise, generator=generators, num_inference_steps=3,
         guidance_scale=3.0, width=64, height=64, output_type="pt",

@@ -55,8 +55,8 @@ def _reconstructed(bench: Workbench, unit: Unit, objective: Objective) -> tuple[
 @torch.no_grad()
 def _error(bench: Workbench, unit: Unit, data: UnitData) -> float:
     """The unit's output error over all samples."""
-    bench.select(data.timesteps)
-    return float(error(unit.module(*data.quantized.positional, **data.quantized.named), data.output))
+    bench.select(data.samples)
+    return float(error(unit.module(*data.quantized.positional, **data.quantized.named), data.outputs[0]))
 
 
 def _soft_layer(bits: int = 4, shape: tuple[int, ...] = (24, 40)) -> FakeQuantizedLayer:
@@ -176,8 +176,8 @@ def _first_loss(objective: Objective) -> tuple[float, float, dict[str, float]]:
     for layer in own.layers.values():
         layer.soft = SoftRounding(layer.weight, layer.weight_scale)
     with fresh.seeded("test") as generator:
-        index = torch.randint(len(data.output), (16,), generator=generator)
-    fresh.select(data.timesteps[index])
+        index = torch.randint(len(data.samples), (16,), generator=generator)
+    fresh.select(data.samples[index])
     seen: dict[str, list[Tensor]] = {name: [] for name in own.layers}
     reference = fresh.reference.get_submodule(TRANSFORMER)
     for block in (own.module, reference):
@@ -187,7 +187,7 @@ def _first_loss(objective: Objective) -> tuple[float, float, dict[str, float]]:
         output = own.module(*data.quantized[index].positional, **data.quantized[index].named)
         reference(*data.reference[index].positional, **data.reference[index].named)
     inner = {name: float(error(outputs[0], outputs[1].float())) for name, outputs in seen.items()}
-    return loss, float(error(output, data.output[index])), inner
+    return loss, float(error(output, data.outputs[0][index])), inner
 
 
 def test_without_gamma_the_loss_is_brecqs() -> None:
@@ -209,7 +209,7 @@ def test_the_inner_layers_term_has_no_gradient_to_the_last_layer() -> None:
         layer.weight.requires_grad_(True)
     inner = module._InnerLayers(unit, bench.reference.get_submodule(TRANSFORMER))
     index = torch.arange(8)
-    bench.select(data.timesteps[index])
+    bench.select(data.samples[index])
     inner.run_reference(data.reference[index])
     module._run(unit.module, data.quantized[index])
     inner.errors().backward()
@@ -235,7 +235,7 @@ def _inner_error(gamma: float, seed: int) -> float:
             )
     data = _data(bench, unit)
     seen.clear()
-    bench.select(data.timesteps)
+    bench.select(data.samples)
     unit.module(*data.quantized.positional, **data.quantized.named)
     reference(*data.reference.positional, **data.reference.named)
     ratios = [(own - wanted).pow(2).sum() / wanted.pow(2).sum() for own, wanted in list(seen.values())[:-1]]

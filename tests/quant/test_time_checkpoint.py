@@ -17,9 +17,21 @@ from quant.checkpoints.checkpoint import save_checkpoint
 from quant.checkpoints.conversion import dequantize
 from quant.checkpoints.layout import Layout, prepare, quantized_layers
 from quant.errors import CheckpointError, RecipeMismatch, TimestepError
-from quant.layers.time_path.precalculated import precalculate, projections
+from quant.layers.time_path.precalculated import projections
 from tests.quant.conftest import KEPT
-from tests.timed_unet import PRECALCULATED, SDXL, TIMESTEPS, WEIGHTS, build_unet, distance, pair, pooled, quantized, run
+from tests.timed_unet import (
+    PRECALCULATED,
+    SDXL,
+    TIMESTEPS,
+    WEIGHTS,
+    build_unet,
+    distance,
+    pair,
+    pooled,
+    precalculate,
+    quantized,
+    run,
+)
 from tests.tiny_model import build_tiny_pipeline
 
 

@@ -10,9 +10,8 @@ from torch.nn import functional
 
 from contract.stages import EveryStep, Keep, Stages, Tiar, WeightScales
 from quant.calibration.stages import time_path
-from quant.calibration.stages.time_path import temporal_features
 from quant.calibration.workbench import Workbench
-from quant.layers.time_path.embedding import is_time_layer
+from quant.discovery import anatomy_of
 from tests.toy_bench import calibrated
 
 STEPS = 8
@@ -27,8 +26,8 @@ def _bench(option: Any, seed: int = 0) -> Workbench:
 
 @torch.no_grad()
 def _features(bench: Workbench) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    timesteps = torch.tensor(bench.timesteps)
-    return temporal_features(bench.student, timesteps), temporal_features(bench.reference, timesteps)
+    timesteps, path = torch.tensor(bench.timesteps), anatomy_of(bench.reference).time_path(bench.reference)
+    return path.rows(bench.student, timesteps, {}), path.rows(bench.reference, timesteps, {})
 
 
 def _error(bench: Workbench) -> float:
@@ -59,7 +58,8 @@ def test_features_are_nearer_than_with_nearest_rounding() -> None:
         for name, layer in after.layers.items()
         if not torch.equal(layer.quantized_weight(), before.layers[name].quantized_weight())
     }
-    assert changed and all(is_time_layer(name) for name in changed)
+    path = anatomy_of(after.reference).time_path(after.reference)
+    assert changed and all(path.has(name) for name in changed)
 
 
 def test_a_feature_is_most_like_that_of_its_own_timestep() -> None:

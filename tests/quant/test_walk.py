@@ -33,7 +33,7 @@ def test_latents_are_those_of_the_pipeline_bit_for_bit(
     pipeline, sampling = toy_pipeline(scheduler, **config), toy_sampling(7, guidance_scale)
     wanted = draw(pipeline, PROMPTS, SEEDS, sampling).trajectory
     walk, denoise = Walk(pipeline, PROMPTS, SEEDS, sampling), denoise_with(pipeline, pipeline.unet)
-    assert walk.conditioning.shape[:2] == (3, 1 if guidance_scale == 1.0 else 2)
+    assert (len(walk.conditioning), walk.conditioning.branches) == (3, 1 if guidance_scale == 1.0 else 2)
     with torch.no_grad():
         for step in range(len(walk.timesteps)):
             assert not walk.done
@@ -68,10 +68,11 @@ def test_a_step_changes_nothing_in_the_pipeline() -> None:
 def test_rows_are_all_pictures_without_the_prompt_and_then_with_it() -> None:
     pipeline = toy_pipeline()
     walk = Walk(pipeline, PROMPTS, SEEDS, toy_sampling(4))
-    latents, timesteps, conditioning = walk.state.rows
+    latents, timesteps, rows = walk.state.rows
+    conditioning, texts = rows.tensors["encoder_hidden_states"], walk.conditioning.tensors["encoder_hidden_states"]
     assert torch.equal(latents[:3], latents[3:]) and timesteps.tolist() == [walk.timesteps[0]] * 6
-    assert torch.equal(conditioning[:3], walk.conditioning[:, 0]) and torch.equal(conditioning[0], conditioning[1])
-    assert torch.equal(conditioning[3:], walk.conditioning[:, 1]) and not torch.equal(conditioning[3], conditioning[4])
+    assert torch.equal(conditioning[:3], texts[:, 0]) and torch.equal(conditioning[0], conditioning[1])
+    assert torch.equal(conditioning[3:], texts[:, 1]) and not torch.equal(conditioning[3], conditioning[4])
     output = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(walk.guided(output), output[:3] + 2.0 * (output[3:] - output[:3]))
 
@@ -89,7 +90,8 @@ def test_recorded_states_are_those_of_a_batch_of_another_size() -> None:
     samples = whole.pick(((2, 1), (0, 3)))
     assert torch.equal(samples.latents[0], whole.latents[2, 1]) and torch.equal(samples.latents[0], samples.latents[1])
     assert samples.timesteps.tolist() == [*[walks[0].timesteps[1]] * 2, *[walks[0].timesteps[3]] * 2]
-    assert torch.equal(samples.conditioning[:2], whole.conditioning[2])
+    texts, drawn = samples.rows.tensors["encoder_hidden_states"], whole.conditioning.tensors["encoder_hidden_states"]
+    assert torch.equal(texts[:2], drawn[2])
 
 
 @pytest.mark.parametrize("scheduler", [DDIMScheduler, DPMSolverMultistepScheduler])

@@ -13,6 +13,7 @@ from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.fidelity.backbones.judge import SHIPPED
 from quant.fidelity.comparison import evaluate
 from quant.fidelity.networks.judge import load_judge
+from quant.quantization.resolution import Resolution
 from quant.sampling.prompts import load_prompts
 from quant.sampling.request import Sampling
 from shapes.evaluate import agreement, draw, judge_fresh_renders
@@ -52,7 +53,8 @@ def test_pictures_show_what_prompts_say(description: ModelDescription) -> None:
 def test_shipped_variants_are_what_their_cards_say(folder: Path, description: ModelDescription) -> None:
     card = verify(folder)
     assert (card.model, card.variant) == ("shapes-sd", folder.name)
-    assert card.recipe in read_presets(ROOT / "recipes").values()
+    presets = read_presets(ROOT / "recipes").values()
+    assert card.recipe in [Resolution(description).of(preset) for preset in presets]
     assert not set(card.calibration_prompt_ids) & set(card.report.prompt_ids)
     by_id = {prompt.id: prompt for prompt in load_prompts(ROOT / "prompts", "shapes-plain", "validation")}
     prompts = [by_id[name] for name in card.report.prompt_ids[:8]]

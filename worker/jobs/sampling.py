@@ -30,6 +30,8 @@ def sampling_of(payload: SamplingPayload) -> Sampling:
 
 def tokens_of(pipeline: DiffusionPipeline, payload: SamplingPayload) -> Tokens:
     """What the text encoders take of the prompts. Raises PromptTooLong where they would cut one and `strict` is set."""
+    if payload.prompt is None:
+        return {}
     prompts = {"prompt": payload.prompt}
     if payload.negative_prompt and payload.guidance_scale > 1.0:
         prompts["negative_prompt"] = payload.negative_prompt

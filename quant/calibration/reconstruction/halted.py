@@ -11,7 +11,7 @@ import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor, nn
 
-from quant.calibration.reconstruction.units import Arguments, joined
+from quant.calibration.reconstruction.units import Arguments, joined, outputs_of
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ class Passes:
         """The arguments of the module `unit`, float32, over all samples. Units must be asked for in running order."""
         return joined([batch.reach(unit, after=False)[:2] for batch in self._batches])
 
-    def inputs_and_outputs(self, unit: str) -> tuple[Arguments, Tensor]:
+    def inputs_and_outputs(self, unit: str) -> tuple[Arguments, tuple[Tensor, ...]]:
         """The arguments of the module `unit` and its outputs, float32, over all samples."""
         found = [batch.reach(unit, after=True) for batch in self._batches]
-        return joined([arguments[:2] for arguments in found]), torch.cat([output.float() for *_, output in found])
+        outputs = zip(*(outputs_of(output) for *_, output in found), strict=True)
+        return joined([arguments[:2] for arguments in found]), tuple(torch.cat(parts) for parts in outputs)
 
     def close(self) -> None:
         """Ends all passes."""

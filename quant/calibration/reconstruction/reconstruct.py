@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from quant.calibration.arithmetic import autocast
 from quant.calibration.reconstruction.unit_data import UnitData
-from quant.calibration.reconstruction.units import Arguments, Unit
+from quant.calibration.reconstruction.units import Arguments, Unit, outputs_of
+from quant.calibration.trajectories import Samples
 from quant.errors import CalibrationDiverged
 from quant.layers.trainable.layer import FakeQuantizedLayer
 from quant.layers.trainable.soft_rounding import SoftRounding
@@ -48,13 +49,13 @@ def reconstruct(
     reference: nn.Module,
     data: UnitData,
     objective: Objective,
-    select: Callable[[Tensor], None],
+    select: Callable[[Samples], None],
     generator: torch.Generator,
     on_iteration: Callable[[int, float], None] = lambda *_: None,
 ) -> float:
     """Optimizes the unit in place and hardens its rounding; returns the mean loss of the last tenth of the iterations.
 
-    `select` tells tables the timesteps of a batch; `reference` is the same unit in floating point; `on_iteration` gets
+    `select` tells tables of a batch; `reference` is the same unit in floating point; `on_iteration` gets
     how many iterations are done and the loss. Raises
     CalibrationDiverged on a loss that is not finite; the unit is then as it was before."""
     before = {name: tensor.clone() for name, tensor in unit.module.state_dict().items()}
@@ -63,14 +64,16 @@ def reconstruct(
     inner = _InnerLayers(unit, reference) if objective.gamma > 0.0 and unit.is_block else None
     losses: list[float] = []
     for iteration in range(objective.iterations):
-        index = torch.randint(len(data.output), (min(objective.batch, len(data.output)),), generator=generator)
-        select(data.timesteps[index])
+        count = len(data.samples)
+        index = torch.randint(count, (min(objective.batch, count),), generator=generator)
+        select(data.samples[index])
         mixed = data.quantized[index]
         if objective.drop > 0.0:
             mixed = mixed.mixed(data.reference[index], objective.drop, generator)
         if inner is not None:
             inner.run_reference(data.reference[index])
-        loss = error(_run(unit.module, mixed), data.output[index], objective.power)
+        found = outputs_of(_run(unit.module, mixed))
+        loss = sum_of([error(o, t[index], objective.power) for o, t in zip(found, data.outputs, strict=True)])
         if inner is not None:
             loss = loss + objective.gamma * inner.errors()
         value = loss.item()
@@ -90,10 +93,14 @@ def reconstruct(
     return sum(tail) / len(tail)
 
 
-def _run(module: nn.Module, arguments: Arguments) -> Tensor:
+def sum_of(losses: list[Tensor]) -> Tensor:
+    """The sum of losses, one or more."""
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+
+def _run(module: nn.Module, arguments: Arguments) -> Any:
     with autocast():
-        output: Any = module(*arguments.positional, **arguments.named)
-    return output  # type: ignore[no-any-return]
+        return module(*arguments.positional, **arguments.named)
 
 
 class _Trained:

@@ -19,12 +19,12 @@ from quant.calibration.workbench import BATCH, Workbench
 @dataclass(frozen=True)
 class UnitData:
     """What a unit is reconstructed on, over M samples: arguments as the quantized prefix and as the reference gives
-    them, the reference's output [M, ...], and the timestep of every sample [M]."""
+    them, the reference's outputs [M, ...], and the samples."""
 
     quantized: Arguments
     reference: Arguments
-    output: Tensor
-    timesteps: Tensor
+    outputs: tuple[Tensor, ...]
+    samples: Samples
 
 
 class Collector:
@@ -36,15 +36,15 @@ class Collector:
     def __init__(
         self, bench: Workbench, units: Sequence[str], halted: int, *, from_prefix: bool = True, both: bool = True
     ) -> None:
-        self._timesteps, self._both = bench.picked.timesteps, both
+        self._samples, self._both = bench.picked, both
         self._reference = Passes(bench.reference, units, _calls(bench, bench.reference), halted)
         self._student = Passes(bench.student, units, _calls(bench, bench.student), halted) if from_prefix else None
 
     def data(self, unit: str) -> UnitData:
         """The data of one unit, whose layers and those before it are as they are now."""
-        reference, output = self._reference.inputs_and_outputs(unit)
+        reference, outputs = self._reference.inputs_and_outputs(unit)
         quantized = reference if self._student is None else self._student.inputs(unit)
-        return UnitData(quantized, reference if self._both else quantized, output, self._timesteps)
+        return UnitData(quantized, reference if self._both else quantized, outputs, self._samples)
 
     def __enter__(self) -> Collector:
         return self
@@ -57,7 +57,7 @@ class Collector:
 
 def _calls(bench: Workbench, denoiser: nn.Module) -> list[Call]:
     return [
-        Call(partial(_run, bench, denoiser, batch), partial(bench.select, batch.timesteps))
+        Call(partial(_run, bench, denoiser, batch), partial(bench.select, batch))
         for batch in bench.picked.batches(BATCH)
     ]
 

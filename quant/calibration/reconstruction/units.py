@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from quant.discovery import anatomy_of
 from quant.layers.trainable.chance import chosen
 from quant.layers.trainable.layer import FakeQuantizedLayer
-
-BLOCKS = (ResnetBlock2D, BasicTransformerBlock)
-"""What is reconstructed as a whole: residual units, as BRECQ (arXiv 2102.05426) has them."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +35,13 @@ class Unit:
 def find_units(denoiser: nn.Module, run: Callable[[], Any], *, blocks: bool) -> list[Unit]:
     """The units of a denoiser in the order in which `run` reaches them; without `blocks` every layer is one."""
     found: dict[str, nn.Module] = {}
+    whole = anatomy_of(denoiser).blocks if blocks else ()
     for name, module in denoiser.named_modules():
         inside = any(name.startswith(f"{parent}.") for parent in found)
         if inside:
             continue
         holds = any(isinstance(m, FakeQuantizedLayer) for m in module.modules())
-        if isinstance(module, FakeQuantizedLayer) or (blocks and isinstance(module, BLOCKS) and holds):
+        if isinstance(module, FakeQuantizedLayer) or (isinstance(module, whole) and holds):
             found[name] = module
     order: list[str] = []
 
@@ -77,7 +74,7 @@ class Arguments:
         """Every floating-point value from `other` with probability `share`, else from here."""
 
         def mix(mine: Any, theirs: Any) -> Any:
-            if not isinstance(mine, Tensor):
+            if not isinstance(mine, Tensor) or not mine.is_floating_point():
                 return mine
             return torch.where(chosen(mine.shape, share, generator), theirs, mine)
 
@@ -88,10 +85,20 @@ class Arguments:
 
 
 def joined(calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> Arguments:
-    """The arguments of calls for batches as those for all samples, tensors in float32."""
+    """The arguments of calls for batches as those for all samples, floating-point tensors in float32."""
 
     def join(values: list[Any]) -> Any:
-        return torch.cat([v.float() for v in values]) if isinstance(values[0], Tensor) else values[0]
+        return torch.cat([_exact(v) for v in values]) if isinstance(values[0], Tensor) else values[0]
 
     positional = tuple(join([args[i] for args, _ in calls]) for i in range(len(calls[0][0])))
     return Arguments(positional, {name: join([kwargs[name] for _, kwargs in calls]) for name in calls[0][1]})
+
+
+def outputs_of(output: Any) -> tuple[Tensor, ...]:
+    """A unit's outputs, whether it gives one tensor or several, in float32; what it leaves out (None) is left out."""
+    given = output if isinstance(output, tuple) else (output,)
+    return tuple(_exact(tensor) for tensor in given if tensor is not None)
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor

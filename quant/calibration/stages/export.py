@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from quant.calibration.stages.ranges import batches
 from quant.calibration.workbench import Workbench, with_bits
 from quant.checkpoints.conversion import Parameters, convert
-from quant.checkpoints.layout import Layout, attentions
+from quant.checkpoints.layout import Layout
+from quant.discovery import anatomy_of
 from quant.layers.output_correction import OutputCorrection, attach
 
 
@@ -47,7 +48,7 @@ def _take_over(bench: Workbench) -> None:
 def _attention_scales(bench: Workbench) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     """The largest magnitudes of query, key and value in the finished student, as symmetric scales."""
     top = 2 ** ((bench.layout.attention_bits or 8) - 1) - 1
-    names: list[str] = list(attentions(bench.student))
+    names: list[str] = list(anatomy_of(bench.student).attentions(bench.student))
     largest = {f"{name}.{part}": torch.zeros(len(bench.groups)) for name in names for part in ("to_q", "to_k", "to_v")}
 
     def watch(seen: Tensor) -> Callable[[nn.Module, Any, Tensor], None]:

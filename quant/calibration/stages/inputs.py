@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,8 @@ from quant.calibration.stages import ranges
 from quant.calibration.trajectories import Trajectories, record
 from quant.calibration.workbench import Workbench
 from quant.conditioning import Conditioning
-from quant.errors import RecipeMismatch
+from quant.discovery import anatomy_of
+from quant.layers.calls import bound
 from quant.sampling.walk import denoise_with
 
 
@@ -73,14 +76,16 @@ def _select(bench: Workbench, drawn: Trajectories, generator: torch.Generator) -
 
 @torch.no_grad()
 def bottleneck_features(bench: Workbench, drawn: Trajectories, prompts: int) -> Tensor:
-    """What goes into the attention of the denoiser's middle block, float32 [T, N, C, h, w], for the first `prompts`
-    trajectories and all their guidance branches (EDA-DM, arXiv 2401.04585)."""
-    middle = bench.reference.get_submodule("mid_block")
-    attentions = getattr(middle, "attentions", None)
-    if not attentions:
-        raise RecipeMismatch("TDAC reads the attention of the middle block, which this denoiser does not have")
+    """What goes into the denoiser's bottleneck, float32 [T, N, C, h, w], tokens being [T, N, C, L, 1], for the first
+    `prompts` trajectories and all their guidance branches (EDA-DM, arXiv 2401.04585)."""
+    module = bench.reference.get_submodule(anatomy_of(bench.reference).bottleneck(bench.reference))
     seen: list[Tensor] = []
-    handle = attentions[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].float()))
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        states: Tensor = bound(module, args, kwargs)["hidden_states"]
+        seen.append((states if states.ndim == 4 else states.transpose(1, 2)[..., None]).float())
+
+    handle = module.register_forward_pre_hook(note, with_kwargs=True)
     try:
         count = min(prompts, drawn.latents.shape[0])
         for step in range(drawn.latents.shape[1]):

@@ -24,8 +24,8 @@ from quant.calibration.stages.export import export
 from quant.calibration.workbench import Progress, Run, Workbench
 from quant.checkpoints.layout import Layout, prepare
 from quant.checkpoints.pipelines import denoiser_of
-from quant.layers.time_path.per_request import per_request
-from quant.layers.time_path.precalculated import precalculate
+from quant.discovery import anatomy_of
+from quant.layers.time_path.serving import serve
 
 
 def run(
@@ -52,11 +52,10 @@ def run(
 def open_bench(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, drawn: Run) -> Workbench:
     """The graph as it will be served, in floating point: shortcuts split, time path replaced; and its fake-quantized
     copy, still with nothing quantized."""
-    layout = layout_of(pipeline, recipe, stages)
+    layout = layout_of(pipeline, recipe, stages, (drawn.sampling.width, drawn.sampling.height))
     denoiser = denoiser_of(pipeline)
     plan = prepare(denoiser, layout)
-    if layout.time_path == "precalculate":
-        precalculate(denoiser, layout.schedule)
-    elif layout.time_path == "per_request":
-        per_request(denoiser, layout.schedule)
+    if layout.replaces_time_path:
+        anatomy = anatomy_of(denoiser)
+        serve(denoiser, anatomy.time_path(denoiser), layout.time_path, layout.schedule, anatomy.clock)
     return Workbench(pipeline, recipe, stages, layout, plan, drawn)

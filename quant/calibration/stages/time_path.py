@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contract.stages import Tiar
 from quant.calibration.workbench import Workbench
-from quant.errors import CalibrationDiverged
-from quant.layers.time_path.embedding import is_time_layer
+from quant.discovery import anatomy_of
+from quant.errors import CalibrationDiverged, RecipeMismatch
+from quant.layers.time_path.path import TimePath, in_batch
 from quant.layers.trainable.layer import FakeQuantizedLayer
 from quant.layers.trainable.soft_rounding import SoftRounding
+
+PICTURES = 8
+"""Calibration pictures whose conditioning stands for all, where more than the timestep enters the time path."""
 
 
 def apply(bench: Workbench) -> None:
@@ -22,29 +24,32 @@ def apply(bench: Workbench) -> None:
     options = bench.stages.time_path
     if not isinstance(options, Tiar):
         return
-    layers = {name: layer for name, layer in bench.layers.items() if is_time_layer(name)}
+    path = anatomy_of(bench.reference).time_path(bench.reference)
+    layers = {name: layer for name, layer in bench.layers.items() if path.has(name)}
+    if not layers:
+        raise RecipeMismatch("tiar: all layers of the time path are kept in floating point, so nothing can be rounded")
 
     def work() -> dict[str, Tensor]:
         with bench.float_inputs():
-            _reconstruct(bench, options, list(layers.values()))
+            _reconstruct(bench, options, path, list(layers.values()))
         return bench.parameters_of(list(layers))
 
-    if layers:
-        bench.restore(bench.journal.once("tiar", work))
+    bench.restore(bench.journal.once("tiar", work))
 
 
-def _reconstruct(bench: Workbench, options: Tiar, layers: list[FakeQuantizedLayer]) -> None:
+def _reconstruct(bench: Workbench, options: Tiar, path: TimePath, layers: list[FakeQuantizedLayer]) -> None:
     """Minimizes the summed squared error of all projections over the sampler's timesteps (TFMQ-DM, arXiv 2311.16503,
-    equation 7), with AdaRound's regularizer."""
-    timesteps = torch.tensor(sorted(set(bench.timesteps)))
+    equation 7), with AdaRound's regularizer. Where more than the timestep enters, over the timesteps of as many
+    calibration pictures as the inputs are taken from."""
+    timesteps, request = temporal_inputs(bench, path)
     with torch.no_grad():
-        targets = temporal_features(bench.reference, timesteps)
+        targets = path.rows(bench.reference, timesteps, request)
     for layer in layers:
         layer.soft = SoftRounding(layer.weight, layer.weight_scale)
     alphas = [layer.soft.alpha for layer in layers if layer.soft is not None]
     optimizer = torch.optim.Adam(alphas, lr=options.learning_rate)
     for iteration in range(options.iterations):
-        features = temporal_features(bench.student, timesteps)
+        features = path.rows(bench.student, timesteps, request)
         loss = torch.stack([(features[n] - t).pow(2).sum(dim=1).mean() for n, t in targets.items()]).sum()
         if not math.isfinite(loss.item()):
             raise CalibrationDiverged(f"time path: the loss is {loss.item()} at iteration {iteration}")
@@ -59,9 +64,10 @@ def _reconstruct(bench: Workbench, options: Tiar, layers: list[FakeQuantizedLaye
         layer.harden()
 
 
-def temporal_features(denoiser: Any, timesteps: Tensor) -> dict[str, Tensor]:
-    """What every residual block receives from the timesteps [T]: float32 [T, C] by the projection's name."""
-    embedding = denoiser.time_embedding(denoiser.time_proj(timesteps).float())
-    blocks: dict[str, nn.Module] = {n: m for n, m in denoiser.named_modules() if getattr(m, "time_emb_proj", None)}
-    project: Callable[[Any], Tensor] = lambda block: block.time_emb_proj(block.nonlinearity(embedding))  # noqa: E731
-    return {f"{name}.time_emb_proj": project(block) for name, block in blocks.items()}
+def temporal_inputs(bench: Workbench, path: TimePath) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sampler's timesteps [T], or where conditioning enters beside them, as many rows for each of some pictures."""
+    timesteps = sorted(set(bench.timesteps))
+    pictures = torch.arange(min(len(bench.drawn.conditioning), PICTURES))
+    request = path.gather(bench.drawn.conditioning.pick(pictures).tensors)
+    like = next(bench.reference.parameters())
+    return in_batch(timesteps, request, like)

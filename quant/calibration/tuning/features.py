@@ -8,15 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.discovery import anatomy_of
+from quant.errors import RecipeMismatch
+
 _FLOOR = 1e-6
 
 
-def stages_of(denoiser: nn.Module) -> list[str]:
-    """The names of a UNet's down, up and middle blocks."""
-    names = [name for name, _ in denoiser.named_modules()]
-    return [
-        n for n in names if n == "mid_block" or (n.count(".") == 1 and n.startswith(("down_blocks.", "up_blocks.")))
-    ]
+def stages_of(denoiser: nn.Module) -> tuple[str, ...]:
+    """The names of the modules whose outputs are compared. Raises RecipeMismatch where none is known."""
+    found = anatomy_of(denoiser).stages(denoiser)
+    if not found:
+        raise RecipeMismatch(
+            f"no stages of {type(denoiser).__name__} are known: fine-tune it without feature_weight and freezing"
+        )
+    return found
 
 
 class Features:
@@ -24,13 +29,14 @@ class Features:
 
     def __init__(self, denoiser: nn.Module) -> None:
         self.found: dict[str, Tensor] = {}
+        self._anatomy = anatomy_of(denoiser)
         self._handles = [
             denoiser.get_submodule(name).register_forward_hook(self._note(name)) for name in stages_of(denoiser)
         ]
 
     def _note(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(_: nn.Module, __: Any, output: Any) -> None:
-            self.found[name] = output[0] if isinstance(output, tuple) else output
+            self.found[name] = self._anatomy.stage_output(output)
 
         return note
 

@@ -39,7 +39,8 @@ class Trainer:
         only = sensitive if options.freezing == "sensitive" else None
         self.parameters, groups = _trainable(bench, options, only)
         self._optimizer = torch.optim.Adam(groups, fused=True)
-        self._plateau = PlateauFreezing({n: parameters_of(bench.layers, n) for n in stages_of(bench.student)})
+        stages = stages_of(bench.student) if self._compares_features else ()
+        self._plateau = PlateauFreezing({name: parameters_of(bench.layers, name) for name in stages})
         self._oscillation = OscillationFreezing(bench.layers) if options.freezing == "oscillation" else None
 
     def __enter__(self) -> Trainer:
@@ -47,7 +48,7 @@ class Trainer:
             parameter.requires_grad_(True)
         for name in self._plateau.frozen:
             self._plateau.freeze(name)
-        if self._options.feature_weight > 0.0 or self._options.freezing == "plateau":
+        if self._compares_features:
             self._features = Features(self._bench.student), Features(self._bench.reference)
         return self
 
@@ -90,6 +91,10 @@ class Trainer:
         if self._oscillation is not None and self.done > self._updates // 2:
             self._oscillation.observe()
         return value
+
+    @property
+    def _compares_features(self) -> bool:
+        return self._options.feature_weight > 0.0 or self._options.freezing == "plateau"
 
     @property
     def _freezings(self) -> list[PlateauFreezing | OscillationFreezing]:

@@ -61,7 +61,7 @@ def _worst_rows(worst: list[WorstPair]) -> list[Json]:
         {
             "variant": pair.variant,
             "prompt_set": pair.prompt_set,
-            "prompt": pair.prompt.text,
+            "prompt": pair.prompt.text or "",
             "score": f"{pair.metric} {_figure(pair.score)}",
             "pictures": [_data_url(picture) for picture in _triple(pair)],
         }

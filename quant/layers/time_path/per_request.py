@@ -1,21 +1,22 @@
-"""The time path once a request, for all timesteps together."""
+"""The time path once a request: rows for all of its timesteps together, or where those are large step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
 from quant.errors import TimestepError
+from quant.layers.calls import Arguments, Clock, timestep
 from quant.layers.straight_through import is_trained
-from quant.layers.time_path.embedding import activated, blocks, embed, looked_up, refuse_strange
+from quant.layers.time_path.path import Request, TimePath, in_batch, looked_up
 from quant.layers.time_path.schedule import Schedule
 from quant.layers.timesteps import PerThread
 
-_POSITIONS = {"class_labels": 3, "timestep_cond": 4, "added_cond_kwargs": 7}
+HELD_BYTES = 256 * 2**20
+"""Rows of all timesteps are made at once where they take no more than this."""
 
 
 class RequestSchedule(Schedule):
@@ -24,54 +25,83 @@ class RequestSchedule(Schedule):
     Every thread has its own. They are kept until conditioning of other values, another dtype or another device comes;
     whoever changes the layers' weights after a call calls `forget`."""
 
-    def __init__(self, timesteps: Sequence[float]) -> None:
+    def __init__(self, timesteps: Sequence[float], path: TimePath) -> None:
         super().__init__(timesteps)
-        self._computing = PerThread(False)
-        self._last: PerThread[dict[str, Tensor]] = PerThread({})
+        self._path = path
+        self._place = PerThread[int | Tensor](0)
+        self._made_for: PerThread[dict[str, Tensor]] = PerThread({})
 
     @property
-    def computing(self) -> bool:
-        """Whether the calling thread makes rows."""
-        return self._computing.get()
+    def place(self) -> int | Tensor:
+        """Where among the rows that were made those of the call are that runs."""
+        return self._place.get()
 
     def forget(self) -> None:
         """Has the rows made anew at the next call, in every thread."""
-        self._last = PerThread({})
+        self._made_for = PerThread({})
 
-    def _before(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        super()._before(denoiser, args, kwargs)
-        request = _conditioning(denoiser, args, kwargs)
-        trained = is_trained(denoiser, *request.values())
-        # Rows of another thread are not taken over: it may be about to make others.
-        if not trained and _equal(request, self._last.own() or {}):
+    def prepare(self, denoiser: nn.Module, times: Tensor, conditioning: Mapping[str, Tensor]) -> None:
+        """Makes the rows of a batch [B] that does not pass through the whole denoiser."""
+        self.select(times)
+        with torch.no_grad():
+            self._make_for_batch(denoiser, self._path.gather(conditioning))
+        self.forget()
+
+    def follows(self, denoiser: nn.Module, arguments: Arguments) -> None:
+        """Before a call: makes the rows unless they are there."""
+        super().follows(denoiser, arguments)
+        request = self._path.gather(arguments)
+        if is_trained(denoiser, *request.values()):  # rows with a gradient hold for one backward pass
+            self._made_for.set({})
+            self._make_for_batch(denoiser, request)
             return
-        self._last.set({})
-        self._computing.set(True)
-        try:
-            with torch.set_grad_enabled(trained):
-                embedding = embed(denoiser, denoiser.time_embedding, self.timesteps, request)
-                for block in blocks(denoiser):
-                    block.time_emb_proj.compute(activated(block, embedding))
-        finally:
-            self._computing.set(False)
-        # Rows with a gradient hold for this call: its backward pass frees what they were made with.
-        self._last.set({} if trained else {name: tensor.clone() for name, tensor in request.items()})
+        by_step = isinstance(self.current, Tensor) or self._too_large(denoiser, request)
+        needed = {"weight": _weight(denoiser, self._path).new_empty(0), **request}
+        if by_step:
+            needed["step"] = torch.as_tensor(self.current)
+        self._place.set(0 if by_step else self.current)
+        # Rows of another thread are not taken over: it may be about to make others.
+        if _equal(needed, self._made_for.own() or {}):
+            return
+        self._made_for.set({})
+        with torch.no_grad():
+            if by_step:
+                self._make_for_batch(denoiser, request)
+            else:
+                self._make(denoiser, *in_batch(self.timesteps, request, needed["weight"]), len(self))
+        self._made_for.set({name: tensor.clone() for name, tensor in needed.items()})
+
+    def _make_for_batch(self, denoiser: nn.Module, request: Request) -> None:
+        """Rows of the timesteps that are selected, one for each picture."""
+        current, device = self.current, _weight(denoiser, self._path).device
+        rows = current.tolist() if isinstance(current, Tensor) else [current]
+        times = torch.tensor([self.timesteps[row] for row in rows], dtype=torch.float32, device=device)
+        pictures = max((len(tensor) for tensor in request.values()), default=len(times))
+        self._make(denoiser, times.expand(pictures) if len(times) == 1 else times, request, 1)
+        self._place.set(0)
+
+    def _make(self, denoiser: nn.Module, timesteps: Tensor, request: Request, steps: int) -> None:
+        for name, x in self._path.inputs(denoiser, timesteps, request).items():
+            projection: Any = denoiser.get_submodule(name)
+            projection.made.set(projection.compute(x).unflatten(0, (steps, -1)))
+
+    def _too_large(self, denoiser: nn.Module, request: Request) -> bool:
+        pictures = max((len(tensor) for tensor in request.values()), default=1)
+        layers: list[Any] = [denoiser.get_submodule(name) for name in self._path.projections]
+        values = sum(layer.out_features for layer in layers)
+        return len(self) * pictures * values * _weight(denoiser, self._path).element_size() > HELD_BYTES
 
 
 class RequestProjection(nn.Linear):
-    """A `time_emb_proj` that is looked up; its weights keep their names, so that checkpoints stay the same."""
+    """A projection of the time path that is looked up; its weights keep their names, so that checkpoints stay the
+    same."""
 
     schedule: RequestSchedule
     made: PerThread[Tensor | None]
 
-    @property
-    def rows(self) -> Tensor | None:
-        """The outputs that this thread remembers, [T, B, C]."""
-        return self.made.get()
-
-    def compute(self, x: Tensor) -> None:
-        """Remembers the outputs for `x` [T, B, E], B being 1 where every picture has the same, for this thread."""
-        self.made.set(super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+    def compute(self, x: Tensor) -> Tensor:
+        """The layer itself: [M, E] to [M, C]."""
+        return super().forward(x)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         self.schedule.forget()
@@ -79,63 +109,37 @@ class RequestProjection(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the rows without their gradient, which cannot be copied."""
-        rows = self.rows
+        rows = self.made.get()
         return self.__dict__ | {"made": PerThread(None if rows is None else rows.detach())}
 
     def forward(self, x: Tensor) -> Tensor:
-        """As PrecalculatedProjection. Raises TimestepError before the first call of the denoiser."""
-        rows = self.rows
+        """[B, C] in the dtype of `x` [B, E], whose values play no part. Raises TimestepError before the first call of
+        the denoiser."""
+        rows = self.made.get()
         if rows is None:
             raise TimestepError("the denoiser as a whole must be called first: it makes the rows of this projection")
-        return looked_up(rows, self.schedule.current, x)
+        return looked_up(rows, self.schedule.place, x)
 
 
-class RequestEmbedding(TimestepEmbedding):  # type: ignore[misc]
-    """A `time_embedding` or `add_embedding` that rests while its outputs are looked up further on."""
+def per_request(denoiser: nn.Module, path: TimePath, timesteps: Sequence[float], clock: Clock = timestep) -> Schedule:
+    """Has the projections of a floating-point denoiser looked up, in place: when a call comes with conditioning other
+    than the last one's, all T x B rows are computed, one product per projection. Names and tensors stay, and embedders
+    go on computing what nobody reads: they are small.
 
-    schedule: RequestSchedule
-
-    def _load_from_state_dict(self, *arguments: Any) -> None:
-        self.schedule.forget()
-        super()._load_from_state_dict(*arguments)
-
-    def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Zeros [B, 1] in the dtype of `sample` [B, C], but while tables are made the embedding [B, E]."""
-        if self.schedule.computing:
-            out: Tensor = super().forward(sample, condition)
-            return out
-        return sample.new_zeros(len(sample), 1)
-
-
-def per_request(denoiser: nn.Module, timesteps: Sequence[float]) -> Schedule:
-    """Has the projections of a floating-point UNet looked up, in place: when a call comes with conditioning other than
-    the last one's, all T x B rows are computed, one product per projection. Names and tensors stay.
-
-    Raises RecipeMismatch for embeddings of pictures, and where the time path is quantized or replaced already."""
-    refuse_strange(denoiser)
-    schedule = RequestSchedule(timesteps)
-    for block in blocks(denoiser):
-        projection = block.time_emb_proj
+    Raises RecipeMismatch where the time path is quantized or replaced already."""
+    path.refuse_touched(denoiser)
+    schedule = RequestSchedule(timesteps, path)
+    for name in path.projections:
+        projection: Any = denoiser.get_submodule(name)
         projection.__class__ = RequestProjection
         projection.schedule, projection.made = schedule, PerThread(None)
-    for embedding in (denoiser.time_embedding, getattr(denoiser, "add_embedding", None)):
-        if embedding is not None:
-            embedding.__class__ = RequestEmbedding  # type: ignore[assignment]
-            embedding.schedule = schedule  # type: ignore[union-attr,assignment]
-    schedule.follow(denoiser)
+    schedule.follow(denoiser, clock)
     return schedule
 
 
-def _conditioning(denoiser: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
-    """All that the embedding is made of but the timestep, and an empty tensor like the weights it is made with."""
-    given = {name: kwargs.get(name, (*args, *[None] * 8)[at]) for name, at in _POSITIONS.items()}
-    request = {"weight": denoiser.time_embedding.linear_1.weight.new_empty(0), "timestep_cond": given["timestep_cond"]}
-    if denoiser.class_embedding is not None:
-        request["class_labels"] = given["class_labels"]
-    if denoiser.config.addition_embed_type is not None:
-        added = given["added_cond_kwargs"] or {}
-        request |= {name: added.get(name) for name in ("text_embeds", "time_ids")}
-    return {name: tensor for name, tensor in request.items() if tensor is not None}
+def _weight(denoiser: nn.Module, path: TimePath) -> Tensor:
+    """A tensor like those that the rows are made with."""
+    return next(denoiser.get_submodule(path.embedders[0]).parameters())
 
 
 def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

@@ -1,21 +1,23 @@
-"""Tables in place of the time path, for a fixed schedule and no other conditioning."""
+"""Tables in place of the time path, for a fixed schedule and nothing beside the timestep."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from quant.errors import CheckpointError
+from quant.errors import CheckpointError, RecipeMismatch
+from quant.layers.calls import Clock, timestep
 from quant.layers.moved import Moved
-from quant.layers.time_path.embedding import activated, blocks, embed, looked_up, refuse_conditioning
+from quant.layers.time_path.path import TimePath, in_float32, looked_up
 from quant.layers.time_path.schedule import Schedule
 
 
 class PrecalculatedProjection(Moved):
-    """The outputs of a block's `time_emb_proj`, one row per timestep of a schedule: buffer `table`, float32 [T, C]."""
+    """The outputs of a projection of the time path, one row per timestep of a schedule: buffer `table`, float32
+    [T, C]."""
 
     table: Tensor
 
@@ -41,55 +43,69 @@ class PrecalculatedProjection(Moved):
 
 
 class PrecalculatedEmbedding(nn.Module):
-    """Stands in for a `time_embedding` that nobody reads any more."""
+    """Stands in for an embedder that nobody reads any more."""
 
     def __init__(self) -> None:
         super().__init__()
         self.schedule: Schedule | None = None
 
-    def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, sample: Tensor, *_: Any) -> Tensor:
         """Zeros [B, 1] in the dtype of `sample` [B, C]."""
         return sample.new_zeros(len(sample), 1)
 
 
-def precalculate(denoiser: nn.Module, timesteps: Sequence[float]) -> Schedule:
-    """Replaces the time path of a floating-point UNet by tables for `timesteps`, in place, computed in float32 with its
-    own layers, and selects their rows before every call.
+def refuse_untimed(path: TimePath) -> None:
+    """Raises RecipeMismatch where the time path depends on more than the timestep."""
+    if path.request:
+        names = ", ".join(path.request)
+        raise RecipeMismatch(f"{names}: the time path depends on more than the timestep; use time_path per_request")
+
+
+def precalculate(denoiser: nn.Module, path: TimePath, timesteps: Sequence[float], clock: Clock = timestep) -> Schedule:
+    """Replaces the time path of a floating-point denoiser by tables for `timesteps`, in place, computed in float32 with
+    its own layers, and selects their rows before every call.
 
     Raises RecipeMismatch where the time path depends on more than the timestep, is quantized or replaced already."""
-    refuse_conditioning(denoiser)
-    schedule, path = Schedule(timesteps), copy.deepcopy(denoiser.time_embedding).float()  # type: ignore[operator]
-    with torch.no_grad():
+    refuse_untimed(path)
+    path.refuse_touched(denoiser)
+    schedule = Schedule(timesteps)
+    with torch.no_grad(), in_float32(path.modules(denoiser)):
+        device = next(denoiser.get_submodule(path.projections[0]).parameters()).device
         # One by one: a product of many rows sums in another order than that of the single row of an evaluation.
-        embeddings = [embed(denoiser, path, (timestep,), {})[0] for timestep in schedule.timesteps]
-        for block in blocks(denoiser):
-            layer = copy.deepcopy(block.time_emb_proj).float()
-            projection = PrecalculatedProjection(len(schedule), layer.out_features)
-            projection.table = torch.cat([layer(activated(block, embedding)) for embedding in embeddings])
-            block.time_emb_proj = projection
-    denoiser.time_embedding = PrecalculatedEmbedding()
-    return connect(denoiser, schedule)
+        rows = [path.rows(denoiser, torch.tensor([time], device=device), {}) for time in schedule.timesteps]
+    for name in path.projections:
+        projection = PrecalculatedProjection(len(schedule), rows[0][name].shape[1])
+        projection.table = torch.cat([row[name] for row in rows])
+        denoiser.set_submodule(name, projection)
+    _rest(denoiser, path)
+    return connect(denoiser, schedule, clock)
 
 
-def lay_out_tables(denoiser: nn.Module, timesteps: Sequence[float]) -> None:
+def lay_out_tables(denoiser: nn.Module, path: TimePath, timesteps: Sequence[float]) -> None:
     """Puts empty tables in place of the time path: what `precalculate` leaves, before its tensors are read. Raises what
     that raises."""
-    refuse_conditioning(denoiser)
+    refuse_untimed(path)
     rows = len(Schedule(timesteps))
-    for block in blocks(denoiser):
-        block.time_emb_proj = PrecalculatedProjection(rows, block.time_emb_proj.out_features)
-    denoiser.time_embedding = PrecalculatedEmbedding()
+    for name in path.projections:
+        layer: Any = denoiser.get_submodule(name)
+        denoiser.set_submodule(name, PrecalculatedProjection(rows, layer.out_features))
+    _rest(denoiser, path)
 
 
-def connect(denoiser: nn.Module, schedule: Schedule) -> Schedule:
+def connect(denoiser: nn.Module, schedule: Schedule, clock: Clock = timestep) -> Schedule:
     """Has tables that are filled follow the schedule."""
-    for projection in projections(denoiser).values():
-        projection.schedule = schedule
-    denoiser.time_embedding.schedule = schedule  # type: ignore[union-attr]
-    schedule.follow(denoiser)
+    for module in denoiser.modules():
+        if isinstance(module, PrecalculatedProjection | PrecalculatedEmbedding):
+            module.schedule = schedule
+    schedule.follow(denoiser, clock)
     return schedule
 
 
 def projections(denoiser: nn.Module) -> dict[str, PrecalculatedProjection]:
     """The precalculated projections by their full name."""
     return {name: module for name, module in denoiser.named_modules() if isinstance(module, PrecalculatedProjection)}
+
+
+def _rest(denoiser: nn.Module, path: TimePath) -> None:
+    for name in path.embedders:
+        denoiser.set_submodule(name, PrecalculatedEmbedding())

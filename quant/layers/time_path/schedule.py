@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from quant.errors import TimestepError
+from quant.layers.calls import Arguments, Clock, bound, timestep
 from quant.layers.capture import refuse_capture
 from quant.layers.timesteps import PerThread
 
@@ -29,11 +30,12 @@ class Schedule:
         if not timesteps or any(not math.isfinite(t) or t < 0 for t in timesteps):
             raise TimestepError("a schedule is one timestep or more, all finite and not negative")
         rows: dict[float, float] = {}
-        for timestep in timesteps:
-            rows.setdefault(_key(timestep), float(timestep))
+        for time in timesteps:
+            rows.setdefault(_key(time), float(time))
         self.timesteps = tuple(rows.values())
         self._current = PerThread[int | Tensor](0)
         self._rows = {key: row for row, key in enumerate(rows)}
+        self._clock: Clock = timestep
 
     def __len__(self) -> int:
         """How many different timesteps there are."""
@@ -48,23 +50,31 @@ class Schedule:
     def current(self, rows: int | Tensor) -> None:
         self._current.set(rows)
 
-    def select(self, timestep: Tensor | float) -> None:
-        """Makes the rows of `timestep`, a number or a tensor of 0 or 1 dimensions, the current ones.
+    def select(self, time: Tensor | float) -> None:
+        """Makes the rows of a timestep, a number or a tensor of 0 or 1 dimensions, the current ones.
 
-        Raises TimestepError, naming those allowed, for a timestep outside of the schedule."""
-        values = timestep.flatten().tolist() if isinstance(timestep, Tensor) else [timestep]
+        Raises TimestepError, naming those allowed, for one outside of the schedule."""
+        values = time.flatten().tolist() if isinstance(time, Tensor) else [time]
         rows = [self._row(float(value)) for value in values]
         self.current = rows[0] if len(set(rows)) == 1 else torch.tensor(rows)
 
-    def follow(self, denoiser: nn.Module) -> RemovableHandle:
-        """Selects before every call of `denoiser`, from its `timestep` argument (the second one)."""
+    def prepare(self, denoiser: nn.Module, times: Tensor, conditioning: Mapping[str, Tensor]) -> None:
+        """Selects for a batch [B] that does not pass through the whole denoiser."""
+        self.select(times)
 
+    def follow(self, denoiser: nn.Module, clock: Clock = timestep) -> RemovableHandle:
+        """Selects before every call of `denoiser`, by the time that the clock reads from its arguments."""
+        self._clock = clock
         # A bound method: a copy of the denoiser then has a hook on the copy of this object.
         return denoiser.register_forward_pre_hook(self._before, with_kwargs=True)
 
-    def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def follows(self, denoiser: nn.Module, arguments: Arguments) -> None:
+        """Before a call of `denoiser` with these arguments."""
+        self.select(self._clock(arguments))
+
+    def _before(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         refuse_capture()
-        self.select(kwargs["timestep"] if "timestep" in kwargs else args[1])
+        self.follows(denoiser, bound(denoiser, args, kwargs))
 
     def _row(self, timestep: float) -> int:
         row = self._rows.get(_key(timestep))

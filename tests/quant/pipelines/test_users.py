@@ -28,6 +28,7 @@ from quant.engine.passes import TorchPasses
 from quant.engine.reference import ReferenceEngine
 from quant.errors import CaptureError, QuantError, RecipeMismatch
 from quant.layers.output_correction import correction_of
+from quant.layers.time_path.per_request import RequestProjection
 from tests.quant.pipelines.conftest import RECIPES, Make, denoise, distance, draw, inputs
 from tests.toy_model import build_toy_pipeline
 
@@ -91,7 +92,7 @@ def test_groups_are_offloaded(variant: StableDiffusionPipeline, level: str, wher
     before = _out(unet)
     options = {"onload_device": CPU, "offload_device": CPU, **OFFLOADS[level]}
     options |= {"offload_to_disk_path": str(tmp_path)} if where == "disk" else {}
-    if hasattr(unet.time_embedding, "computing") or type(unet.time_embedding).__name__ == "RequestEmbedding":
+    if _looks_up_per_request(unet):
         with pytest.raises(RecipeMismatch, match="per_request cannot be offloaded in groups"):
             unet.enable_group_offload(**options)
         return
@@ -244,7 +245,7 @@ def test_other_tasks_from_one_pipeline(make: Make, kind: Any) -> None:
 
 def test_layers_stored_in_fewer_bits(variant: StableDiffusionPipeline) -> None:
     unet = variant.unet
-    if type(unet.time_embedding).__name__ == "RequestEmbedding":
+    if _looks_up_per_request(unet):
         return
     before = _out(unet)
     unet.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
@@ -254,3 +255,7 @@ def test_layers_stored_in_fewer_bits(variant: StableDiffusionPipeline) -> None:
 def test_a_copy_of_a_copy(variant: StableDiffusionPipeline) -> None:
     before = _out(variant.unet)
     assert torch.equal(_out(copy.deepcopy(copy.deepcopy(variant.unet))), before)
+
+
+def _looks_up_per_request(unet: Any) -> bool:
+    return any(isinstance(module, RequestProjection) for module in unet.modules())
