@@ -59,7 +59,8 @@ class Recipe(BaseModel):
     `split_shortcuts`, two ranges for the concatenated inputs of a UNet's shortcut convolutions (None: as the method has
     it); `dynamic_activations`,
     a scale for every token in linear layers instead of a calibrated one; `attention_bits`, integer products of query,
-    key and value, with `softmax_bits` for the softmax output; `packed`, weights of 4 bits or fewer packed in memory."""
+    key and value, with `softmax_bits` for the softmax output; `packed`, weights of 4 bits or fewer packed in memory;
+    `time_bits`, weights of the time path where it is kept to be looked up once a request."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -75,6 +76,7 @@ class Recipe(BaseModel):
     attention_bits: Bits | None = None
     softmax_bits: Literal[2, 3, 4, 5, 6, 7, 8, 16] = 8
     packed: bool = False
+    time_bits: Literal[4, 8] | None = Field(default=None, exclude_if=lambda bits: bits is None)
     calibration: CalibrationRun = CalibrationRun()
     stages: StageOptions = StageOptions()
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from diffusers import DiffusionPipeline
 
 from contract.recipe import Recipe
-from contract.stages import NoCorrection, Stages
+from contract.stages import FineTuning, NoCorrection, Stages
 from quant.checkpoints.layout import Layout
 from quant.checkpoints.pipelines import denoiser_of
 from quant.discovery import anatomy_of, family_of
@@ -30,6 +30,7 @@ def layout_of(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, size:
     timesteps, time_path = _sampler_timesteps(pipeline, recipe, size), stages.time_path.kind
     if time_path == "precalculate" and anatomy.time_path(denoiser).request:  # as far as it goes: once a request
         time_path = "per_request"
+    trained = isinstance(stages.fine_tuning, FineTuning) and stages.fine_tuning.time_tables
     corrected = not isinstance(stages.output_correction, NoCorrection)
     return Layout(
         weight_bits=recipe.weight_bits,
@@ -44,6 +45,8 @@ def layout_of(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, size:
         time_path="keep" if time_path == "tiar" else time_path,
         schedule=tuple(dict.fromkeys(timesteps)) if time_path in ("precalculate", "per_request") or corrected else (),
         output_correction=corrected,
+        time_bits=recipe.time_bits if time_path == "per_request" else None,
+        time_deltas=time_path == "per_request" and trained,
     )
 
 

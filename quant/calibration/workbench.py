@@ -21,6 +21,8 @@ from quant.calibration.trajectories import Samples, Trajectories
 from quant.checkpoints.layout import Layout, Plan, replace_layer
 from quant.conditioning import guide
 from quant.discovery import anatomy_of, family_of
+from quant.layers.time_path.coded import round_in_place
+from quant.layers.time_path.delta import Delta, deltas
 from quant.layers.time_path.precalculated import PrecalculatedProjection, projections
 from quant.layers.time_path.schedule import Schedule
 from quant.layers.timesteps import SampleGroups
@@ -72,6 +74,8 @@ class Workbench:
         self.groups = SampleGroups(layout.timesteps)
         shared = shared_inputs(self.reference, plan.bits, self._run_once)
         self.student, self.layers = _fake_quantized(self.reference, plan, recipe, shared, self.groups)
+        if layout.time_bits is not None:
+            round_in_place(self.student, anatomy_of(self.reference).time_path(self.student), layout.time_bits)
         self.groups.follow(self.student, anatomy_of(self.reference).clock)
         self.journal = Journal(None)
         self.progress: Progress = _silent
@@ -109,9 +113,9 @@ class Workbench:
         return {name: self.layers[name].inputs for name in found.values()}
 
     @property
-    def tables(self) -> dict[str, PrecalculatedProjection]:
-        """The student's precalculated time tables by name."""
-        return projections(self.student)
+    def tables(self) -> dict[str, PrecalculatedProjection] | dict[str, Delta]:
+        """The student's time tables by name: those precalculated, or those added to what is computed once a request."""
+        return projections(self.student) or deltas(self.student)
 
     @cached_property
     def timesteps(self) -> list[float]:

@@ -18,11 +18,13 @@ from quant.checkpoints.layout import (
     quantized_layers,
     replace_layer,
 )
+from quant.discovery import anatomy_of
 from quant.layers.attention import AttentionProducts
 from quant.layers.diffusers_methods import unmark
 from quant.layers.fusion import fuse, unfuse
 from quant.layers.output_correction import detach
 from quant.layers.shortcut import SplitConv2d
+from quant.layers.time_path.coded import code
 from quant.quantizers.activation import ActivationTable
 from quant.quantizers.weight import QuantizedWeight, quantize_weight
 
@@ -51,6 +53,8 @@ def convert(denoiser: nn.Module, layout: Layout, parameters: Parameters) -> None
         products = AttentionProducts(layout.attention_bits or 8, layout.softmax_bits)
         products.assign(*scales)
         denoiser.get_submodule(name).products = products
+    if layout.time_bits is not None:
+        code(denoiser, anatomy_of(denoiser).time_path(denoiser), layout.time_bits)
     finish(denoiser, layout)
     for layer in quantized_layers(denoiser).values():
         layer.check()

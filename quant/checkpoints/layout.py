@@ -20,6 +20,8 @@ from quant.layers.layer import QuantizedLayer
 from quant.layers.linear import QuantizedLinear
 from quant.layers.output_correction import OutputCorrection, correction_of
 from quant.layers.shortcut import SplitConv2d
+from quant.layers.time_path.coded import TIME_BITS, coded, lay_out_coded
+from quant.layers.time_path.delta import add_deltas, deltas
 from quant.layers.time_path.precalculated import lay_out_tables, projections, refuse_untimed
 from quant.layers.time_path.schedule import Schedule
 from quant.layers.time_path.serving import MODES, is_replaced, serve
@@ -36,8 +38,9 @@ class Layout:
     softmax output having `softmax_bits`; `packed` keeps weights of 4 bits or fewer packed in memory.
 
     `time_path` says what becomes of the layers that depend on the timestep: kept, replaced by tables ("precalculate")
-    or looked up ("per_request") for the timesteps of `schedule`, and then never quantized; `output_correction` has a
-    correction for each of those timesteps."""
+    or looked up ("per_request") for the timesteps of `schedule`. What is looked up has `time_bits` or stays in floating
+    point, and its inputs are never quantized; `time_deltas` are trained rows that are added to it. `output_correction`
+    has a correction for each of those timesteps."""
 
     weight_bits: int = 8
     keep_float: tuple[str, ...] = ()
@@ -51,6 +54,8 @@ class Layout:
     time_path: str = "keep"
     schedule: tuple[float, ...] = ()
     output_correction: bool = False
+    time_bits: int | None = None
+    time_deltas: bool = False
 
     def __post_init__(self) -> None:
         for what, bits in {"weight_bits": self.weight_bits, **self.layer_bits}.items():
@@ -59,6 +64,10 @@ class Layout:
         TimestepGroups(self.timesteps)
         if self.time_path not in MODES:
             raise RecipeMismatch(f"time_path {self.time_path!r} is not one of {', '.join(MODES)}")
+        if self.time_bits is not None and (self.time_path != "per_request" or self.time_bits not in TIME_BITS):
+            raise RecipeMismatch(f"time_bits are {TIME_BITS}, of a time path that is looked up per_request")
+        if self.time_deltas and self.time_path != "per_request":
+            raise RecipeMismatch("time_deltas are of a time path that is looked up per_request: tables are trained")
         if self.schedule:
             Schedule(self.schedule)
         elif self.time_path != "keep" or self.output_correction:
@@ -121,6 +130,10 @@ def lay_out(denoiser: nn.Module, layout: Layout) -> Plan:
             attention.products = AttentionProducts(layout.attention_bits, layout.softmax_bits, groups)
     if layout.time_path == "precalculate":
         lay_out_tables(denoiser, anatomy.time_path(denoiser), layout.schedule)
+    elif layout.time_bits is not None:
+        lay_out_coded(denoiser, anatomy.time_path(denoiser), layout.time_bits)
+    if layout.time_deltas:
+        add_deltas(denoiser, anatomy.time_path(denoiser), len(Schedule(layout.schedule)))
     if layout.output_correction:
         denoiser.output_correction = OutputCorrection(Schedule(layout.schedule).timesteps, anatomy.channels(denoiser))
     return plan
@@ -186,7 +199,7 @@ def stored_modules(model: nn.Module) -> dict[str, Any]:
     """By their full name, all modules of ours: their tensors are stored as they are, and they have a `check`."""
     correction = correction_of(model)
     own = {} if correction is None else {"output_correction": correction}
-    return quantized_layers(model) | products(model) | projections(model) | own
+    return quantized_layers(model) | products(model) | projections(model) | coded(model) | deltas(model) | own
 
 
 def _find(model: nn.Module, name: str) -> nn.Module | None:

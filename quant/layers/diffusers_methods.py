@@ -22,7 +22,7 @@ from torch import nn
 from quant.errors import RecipeMismatch
 from quant.layers.layer import QuantizedLayer
 from quant.layers.output_correction import correction_of
-from quant.layers.time_path.per_request import RequestProjection
+from quant.layers.time_path.per_request import Projection
 
 Own = Callable[..., Any]
 """diffusers' method, called with the object first."""
@@ -98,7 +98,7 @@ def enable_group_offload(own: Own, denoiser: Any, *args: Any, **kwargs: Any) -> 
     """Files take dense tensors only: where groups go to disk, channels-last weights become plain ones before. Raises
     RecipeMismatch for a time path that is looked up per request and for an output correction, which run outside of all
     groups."""
-    if any(isinstance(module, RequestProjection) for module in denoiser.modules()):
+    if any(isinstance(module, Projection) for module in denoiser.modules()):
         raise RecipeMismatch("time_path per_request cannot be offloaded in groups: offload the whole denoiser")
     if correction_of(denoiser) is not None:
         raise RecipeMismatch("an output_correction cannot be offloaded in groups: offload the whole denoiser")

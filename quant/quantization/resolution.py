@@ -5,6 +5,7 @@ from __future__ import annotations
 from contract.recipe import Recipe
 from quant.checkpoints.pipelines import Source, denoiser_skeleton
 from quant.discovery import anatomy_of
+from quant.errors import RecipeMismatch
 
 
 class Resolution:
@@ -16,8 +17,13 @@ class Resolution:
         self._family = description.family
         self._denoiser = denoiser_skeleton(description)
         self._anatomy = anatomy_of(self._denoiser)
+        try:
+            self._has_requests = bool(self._anatomy.time_path(self._denoiser).request)
+        except RecipeMismatch:
+            self._has_requests = False
 
     def of(self, recipe: Recipe) -> Recipe:
         """The recipe for this model. Raises RecipeMismatch for a role that its layers do not have."""
         layers = self._anatomy.layers_called(recipe.keep_float, self._denoiser)
-        return recipe.model_copy(update={"family": self._family, "keep_float": layers})
+        time_bits = recipe.time_bits if self._has_requests else None  # tables have none
+        return recipe.model_copy(update={"family": self._family, "keep_float": layers, "time_bits": time_bits})

@@ -25,6 +25,7 @@ from quant.calibration.workbench import Progress, Run, Workbench
 from quant.checkpoints.layout import Layout, prepare
 from quant.checkpoints.pipelines import denoiser_of
 from quant.discovery import anatomy_of
+from quant.layers.time_path.delta import add_deltas
 from quant.layers.time_path.serving import serve
 
 
@@ -57,5 +58,8 @@ def open_bench(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, draw
     plan = prepare(denoiser, layout)
     if layout.replaces_time_path:
         anatomy = anatomy_of(denoiser)
-        serve(denoiser, anatomy.time_path(denoiser), layout.time_path, layout.schedule, anatomy.clock)
+        path = anatomy.time_path(denoiser)
+        serve(denoiser, path, layout.time_path, layout.schedule, anatomy.clock)
+        if layout.time_deltas:
+            add_deltas(denoiser, path, len(layout.schedule))
     return Workbench(pipeline, recipe, stages, layout, plan, drawn)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quant.errors import TimestepError
 from quant.layers.calls import Arguments, Clock, timestep
 from quant.layers.straight_through import is_trained
+from quant.layers.time_path.delta import Delta
 from quant.layers.time_path.path import Request, TimePath, in_batch, looked_up
 from quant.layers.time_path.schedule import Schedule
 from quant.layers.timesteps import PerThread
@@ -92,23 +93,29 @@ class RequestSchedule(Schedule):
         return len(self) * pictures * values * _weight(denoiser, self._path).element_size() > HELD_BYTES
 
 
-class RequestProjection(nn.Linear):
-    """A projection of the time path that is looked up; its weights keep their names, so that checkpoints stay the
-    same."""
+class Projection(nn.Module):
+    """A projection of the time path that is looked up, whatever its weight is made of."""
 
     schedule: RequestSchedule
     made: PerThread[Tensor | None]
 
+    def look_up(self, schedule: RequestSchedule) -> None:
+        """From now on, in rows of that schedule."""
+        self.schedule, self.made = schedule, PerThread(None)
+
     def compute(self, x: Tensor) -> Tensor:
         """The layer itself: [M, E] to [M, C]."""
-        return super().forward(x)
+        raise NotImplementedError
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        self.schedule.forget()
+        if "schedule" in self.__dict__:
+            self.schedule.forget()
         super()._load_from_state_dict(*arguments)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the rows without their gradient, which cannot be copied."""
+        if "made" not in self.__dict__:
+            return self.__dict__
         rows = self.made.get()
         return self.__dict__ | {"made": PerThread(None if rows is None else rows.detach())}
 
@@ -118,7 +125,19 @@ class RequestProjection(nn.Linear):
         rows = self.made.get()
         if rows is None:
             raise TimestepError("the denoiser as a whole must be called first: it makes the rows of this projection")
-        return looked_up(rows, self.schedule.place, x)
+        out = looked_up(rows, self.schedule.place, x)
+        delta = self._modules.get("delta")
+        if isinstance(delta, Delta):
+            out = out + looked_up(delta.table[:, None], self.schedule.current, x)
+        return out
+
+
+class RequestProjection(Projection, nn.Linear):
+    """One in floating point; its weights keep their names, so that checkpoints stay the same."""
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The layer itself: [M, E] to [M, C]."""
+        return nn.Linear.forward(self, x)
 
 
 def per_request(denoiser: nn.Module, path: TimePath, timesteps: Sequence[float], clock: Clock = timestep) -> Schedule:
@@ -127,12 +146,14 @@ def per_request(denoiser: nn.Module, path: TimePath, timesteps: Sequence[float],
     go on computing what nobody reads: they are small.
 
     Raises RecipeMismatch where the time path is quantized or replaced already."""
-    path.refuse_touched(denoiser)
+    projections: list[Any] = [denoiser.get_submodule(name) for name in path.projections]
+    if not all(isinstance(projection, Projection) for projection in projections):
+        path.refuse_touched(denoiser)
     schedule = RequestSchedule(timesteps, path)
-    for name in path.projections:
-        projection: Any = denoiser.get_submodule(name)
-        projection.__class__ = RequestProjection
-        projection.schedule, projection.made = schedule, PerThread(None)
+    for projection in projections:
+        if not isinstance(projection, Projection):
+            projection.__class__ = RequestProjection
+        projection.look_up(schedule)
     schedule.follow(denoiser, clock)
     return schedule
 

@@ -9,7 +9,7 @@ from torch import nn
 from quant.errors import RecipeMismatch
 from quant.layers.calls import Clock
 from quant.layers.time_path.path import TimePath
-from quant.layers.time_path.per_request import RequestProjection, per_request
+from quant.layers.time_path.per_request import Projection, per_request
 from quant.layers.time_path.precalculated import PrecalculatedProjection, connect, precalculate
 from quant.layers.time_path.schedule import Schedule
 
@@ -19,7 +19,7 @@ MODES = ("keep", "precalculate", "per_request")
 
 def is_replaced(denoiser: nn.Module, path: TimePath) -> bool:
     """Whether the projections are looked up already, or have tables that are to be filled."""
-    kinds = (PrecalculatedProjection, RequestProjection)
+    kinds = (PrecalculatedProjection, Projection)
     return any(isinstance(denoiser.get_submodule(name), kinds) for name in path.projections)
 
 
@@ -31,7 +31,7 @@ def serve(denoiser: nn.Module, path: TimePath, mode: str, timesteps: Sequence[fl
     present = getattr(first, "schedule", None)
     if present is not None:
         same = present.timesteps == Schedule(timesteps).timesteps
-        if not same or isinstance(first, RequestProjection) != (mode == "per_request"):
+        if not same or isinstance(first, Projection) != (mode == "per_request"):
             raise RecipeMismatch("the time path is ready for another mode or schedule: start from the float model")
     elif mode == "per_request":
         per_request(denoiser, path, timesteps, clock)

@@ -28,7 +28,7 @@ from quant.engine.passes import TorchPasses
 from quant.engine.reference import ReferenceEngine
 from quant.errors import CaptureError, QuantError, RecipeMismatch
 from quant.layers.output_correction import correction_of
-from quant.layers.time_path.per_request import RequestProjection
+from quant.layers.time_path.per_request import Projection
 from tests.quant.pipelines.conftest import RECIPES, Make, denoise, distance, draw, inputs
 from tests.toy_model import build_toy_pipeline
 
@@ -258,4 +258,4 @@ def test_a_copy_of_a_copy(variant: StableDiffusionPipeline) -> None:
 
 
 def _looks_up_per_request(unet: Any) -> bool:
-    return any(isinstance(module, RequestProjection) for module in unet.modules())
+    return any(isinstance(module, Projection) for module in unet.modules())
