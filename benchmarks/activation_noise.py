@@ -23,7 +23,7 @@ from benchmarks.shape import ROOT
 from contract.recipe import Recipe, read_recipe
 from contract.stages import Nearest, NoFineTuning, SameBits, Stages
 from quant.calibration.input_sensitivity import input_sensitivities
-from quant.calibration.stages import bits_over_time, ranges, weight_scales
+from quant.calibration.stages import bits_over_time, inputs, ranges, weight_scales
 from quant.calibration.stages.run import open_bench
 from quant.calibration.trajectories import record
 from quant.calibration.workbench import Run, Workbench
@@ -93,12 +93,9 @@ def _bench(recipe: Recipe) -> Workbench:
     pipeline = load_reference(describe(MODEL, MODELS))
     count = recipe.calibration.num_prompts
     prompts = tuple(prompt.text for prompt in load_prompts(PROMPTS, PROMPT_SET, "calibration", count))
-    inputs = recipe.calibration
+    asked = recipe.calibration
     sampling = Sampling(
-        "",
-        seed=inputs.seed,
-        num_inference_steps=inputs.num_inference_steps,
-        guidance_scale=inputs.guidance_scale,
+        seed=asked.seed, num_inference_steps=asked.num_inference_steps, guidance_scale=asked.guidance_scale
     )
     bench = open_bench(pipeline, recipe, stages, Run(prompts, sampling))
     for stage in (inputs, weight_scales, ranges):

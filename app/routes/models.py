@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter
 from pydantic import BaseModel
 
@@ -15,7 +17,8 @@ router = APIRouter(prefix="/v1/models", tags=["models"], responses=problems(401,
 
 
 class ModelAnswer(BaseModel):
-    """A model, the sampling it is meant for, its variants, and those that a live worker holds in memory."""
+    """A model, the sampling it is meant for, its variants, and those that a live worker holds in memory. `asked`
+    is what a picture is drawn from: a prompt, or nothing but a seed."""
 
     id: str
     family: str
@@ -26,6 +29,7 @@ class ModelAnswer(BaseModel):
     max_height: int
     num_inference_steps: int
     guidance_scale: float
+    asked: Literal["text", "nothing"]
     variants: list[str]
     loaded: list[str]
 
@@ -62,7 +66,8 @@ def _answer(services: Services, name: str, model: ModelDescription, loaded: set[
     variants = [REFERENCE, *(published.card.variant for published in services.registry.variants(name))]
     return ModelAnswer(
         id=name,
-        **model.model_dump(exclude={"source"}),
+        **model.model_dump(exclude={"source", "asked"}),
+        asked=model.asked,
         variants=variants,
         loaded=[variant for variant in variants if (name, variant) in loaded],
     )

@@ -187,8 +187,8 @@ def diffusers_pictures(
     """What diffusers' own call draws, float32 [N, 3, H, W] in [0, 1]; without prompts for models that take none."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     if prompts is None:
-        pixels = pipeline(len(seeds), generators, num_inference_steps=steps, output_type="np").images
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        drawn = pipeline(len(seeds), generators, num_inference_steps=steps, output_type="pt").images
+        return drawn.float() if isinstance(drawn, torch.Tensor) else torch.from_numpy(drawn).permute(0, 3, 1, 2)
     extra = {"max_sequence_length": 12} if isinstance(pipeline, StableDiffusion3Pipeline) else {}
     drawn = pipeline(
         list(prompts), generator=generators, num_inference_steps=steps, guidance_scale=scale, height=SIZE, width=SIZE,

@@ -49,7 +49,7 @@ def shortened(recipe: Recipe) -> Recipe:
     few = {"iterations": 2, "rounds": 1, "prompts": 2, "batch": 2, "validation_prompts": 1, "feature_prompts": 2,
            "samples": 4, "prompts_per_step": 2, "steps": 2}  # fmt: skip
     document: dict[str, Any] = recipe.model_dump(mode="json", exclude={"stages"})
-    document["calibration"] |= {"num_prompts": 2, "num_inference_steps": STEPS}
+    document["calibration"] |= {"num_prompts": STEPS, "num_inference_steps": STEPS}
     import quant.methods
     from quant.discovery import find
 
@@ -64,9 +64,11 @@ def shortened(recipe: Recipe) -> Recipe:
 
 def make(name: str, preset: str, described: dict[str, ModelDescription], folder: Path) -> None:
     """Makes a variant of a tiny model."""
-    texts: list[Any] = [None] * 4 if name == "ddim" else ["abc", "xyz a", "q", "r"]
+    texts: list[Any] = [None] * 5 if name == "ddim" else ["abc", "xyz a", "q", "r", "s t"]
     prompts = [Prompt(str(i), text) for i, text in enumerate(texts)]
-    job = QuantizationJob(name, described[name], shortened(PRESETS[preset]), "variant", prompts[:2], prompts[2:], "own")
+    job = QuantizationJob(
+        name, described[name], shortened(PRESETS[preset]), "variant", prompts[:STEPS], prompts[STEPS:], "own"
+    )
     quantize(job, folder, lambda *_: None)
 
 
