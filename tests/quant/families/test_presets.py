@@ -95,20 +95,19 @@ def test_a_preset_makes_a_variant(
 
 
 PLAIN = """
-import sys, torch, quant
+import inspect, sys, torch, quant
 from diffusers import DiffusionPipeline
 
 folder, out, steps, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 pipeline = DiffusionPipeline.from_pretrained(folder)
 pipeline.set_progress_bar_config(disable=True)
 generator = [torch.Generator().manual_seed(5)]
-if "prompt" in pipeline.__call__.__code__.co_varnames:
+if "prompt" in inspect.signature(pipeline.__call__).parameters:
     extra = {"max_sequence_length": 12} if hasattr(pipeline, "tokenizer_3") else {}
     pictures = pipeline(["abc"], generator=generator, num_inference_steps=steps, guidance_scale=3.0, width=size,
                         height=size, output_type="pt", **extra).images.float()
 else:
-    pictures = torch.from_numpy(pipeline(1, generator, num_inference_steps=steps, output_type="np").images)
-    pictures = pictures.permute(0, 3, 1, 2)
+    pictures = pipeline(1, generator, num_inference_steps=steps, output_type="pt").images
 torch.save(pictures, out)
 """
 
