@@ -18,7 +18,8 @@ Clock = Callable[[Arguments], Tensor | float]
 
 def bound(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
     """The arguments of a call of `module`, as its `forward` names them."""
-    named = _signature(type(module)).bind(module, *args, **kwargs).arguments
+    kind: Any = type(module)
+    named = _signature(kind).bind(module, *args, **kwargs).arguments
     return dict(list(named.items())[1:])
 
 
