@@ -10,12 +10,15 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
 LOWEST = 19
 """The nice value of threads that yield to others."""
+
+_SESSION = Path("/proc/self/autogroup")
 
 Answer = TypeVar("Answer")
 _log = structlog.get_logger(__name__)
@@ -37,8 +40,13 @@ class ComputeThread:
 
 def _yield_to_others() -> None:
     """Lowest priority for this thread, and for those that it will start. Not the idle class: a thread of it that holds
-    the interpreter's lock would keep the lease and the heartbeat waiting while pictures take all processors."""
+    the interpreter's lock would keep the lease and the heartbeat waiting while pictures take all processors.
+
+    Where Linux groups processes by session, nice values count inside of a session only, and the session has one of its
+    own. It is changed where the worker leads its session; in a shell's, other processes would yield too."""
     try:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+        if os.getsid(0) == os.getpid() and _SESSION.exists():
+            _SESSION.write_text(str(LOWEST), encoding="ascii")
     except (AttributeError, OSError) as error:
         _log.warning("calibrations do not yield to pictures", error=str(error))

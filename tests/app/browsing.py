@@ -36,3 +36,13 @@ def choose(panel: Locator, label: str, name: str) -> None:
     """Choose from a list, as a reader does."""
     panel.get_by_label(label, exact=True).click()
     panel.page.get_by_role("option", name=name, exact=True).click()
+
+
+def enter(field: Locator, value: str) -> None:
+    """Type into a field, as a reader does: not within the milliseconds in which the page still fills it."""
+    for _ in range(20):
+        field.fill(value)
+        field.page.wait_for_timeout(500)
+        if field.input_value() == value:
+            return
+    raise AssertionError(f"the field does not keep {value!r}")

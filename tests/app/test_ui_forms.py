@@ -17,7 +17,7 @@ from contract.card import Statistic
 from contract.images import ImageStore
 from contract.job_store import JobStore
 from contract.recipe import Recipe
-from tests.app.browsing import choose, opened, tab
+from tests.app.browsing import choose, enter, opened, tab
 from tests.app.conftest import CATALOGUE, make_settings
 from tests.app.pretend_worker import PretendWorker
 from tests.app.serving import serving
@@ -93,7 +93,7 @@ def test_every_form_keeps_what_was_chosen_when_the_lists_are_filled_again(
         panel = tab(page, name)
         choose(panel, "Model", "tiny")
         expect(panel.get_by_label("Steps").first).to_have_value("7")
-        panel.get_by_label("Steps").first.fill("5")
+        enter(panel.get_by_label("Steps").first, "5")
         choose(panel, "Variant", variant)
     panel = tab(page, "Evaluate")
     choose(panel, "Model", "tiny")

@@ -53,6 +53,12 @@ def test_health_is_checked(name: str, services: dict[str, Tree], stages: dict[st
     assert "healthcheck" in service or checks, f"nobody would notice that {name} hangs"
 
 
+def test_calibrations_yield_to_pictures(services: dict[str, Tree]) -> None:
+    """Containers share the processors by weight, 1024 unless they say otherwise; nice values count inside of one."""
+    assert services["worker-calibrate"]["cpu_shares"] <= 0.02 * 1024
+    assert "cpu_shares" not in services["worker-generate"]
+
+
 def test_every_queue_is_served_once_in_containers_and_without(services: dict[str, Tree]) -> None:
     commands = [services[name].get("command", []) for name in OURS]
     served = [queue for command in commands for option, queue in pairwise(command) if option == "--queues"]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import worker.execution
+from contract.settings import ROOT
 from contract.transitions import find, submit
 from tests.contract.conftest import submission
 from tests.worker.test_execution import RESULT
@@ -70,3 +74,30 @@ def test_in_the_background_the_thread_and_its_children_yield_and_others_do_not()
     assert ComputeThread(background=True).run(niceness) == [LOWEST, LOWEST]
     assert ComputeThread().run(niceness) == [own, own]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own < LOWEST
+
+
+SESSION = Path("/proc/self/autogroup")
+BACKGROUND = """
+import sys
+from pathlib import Path
+
+from worker.compute import ComputeThread
+
+ComputeThread(background=sys.argv[1] == "background").run(lambda: None)
+print(Path("/proc/self/autogroup").read_text().split()[-1])
+"""
+
+
+@pytest.mark.skipif(not SESSION.exists(), reason="this kernel does not group processes by session")
+def test_a_session_of_its_own_yields_as_a_whole_and_a_shells_does_not() -> None:
+    before = SESSION.read_text("ascii")
+
+    def nice(where: str, *, leads: bool) -> int:
+        command = [sys.executable, "-c", BACKGROUND, where]
+        done = subprocess.run(command, cwd=ROOT, start_new_session=leads, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert nice("background", leads=True) == LOWEST
+    assert nice("foreground", leads=True) == 0
+    assert nice("background", leads=False) == int(before.split()[-1])
+    assert SESSION.read_text("ascii") == before
