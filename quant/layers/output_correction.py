@@ -97,7 +97,7 @@ def fit_correction(reference: Tensor, quantized: Tensor) -> tuple[float, Tensor]
 
     The least-squares fit of `quantized - reference` by `slope * reference + bias_c`, the slope not below 0; then the
     bias is the mean of what is left of a channel. In float64. Raises ValueError for tensors of different shapes."""
-    if reference.shape != quantized.shape or reference.ndim < 2:
+    if reference.shape != quantized.shape or reference.ndim < 3:
         raise ValueError(f"outputs of shapes {tuple(reference.shape)} and {tuple(quantized.shape)} cannot be compared")
     output, error = reference.double(), quantized.double() - reference.double()
     pixels = (0, *range(2, reference.ndim))
