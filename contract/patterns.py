@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contract.identifier import IDENTIFIER_PATTERN, IDENTIFIER_RULE
 
-LAYERS = r"^[A-Za-z0-9_.*?\[\]!-]+$"
+LAYERS = r"^@?[A-Za-z0-9_.*?\[\]!-]+$"
 METHOD = r"^[a-z][a-z0-9_]{0,31}$"
 METRIC = r"^[a-z][a-z0-9_]{0,31}(:[a-z0-9][a-z0-9_-]{0,63})?$"
 PROMPT_SET = r"^[^/]{1,64}$"
@@ -14,7 +14,7 @@ REDIS_URL = r"^(redis|rediss|unix)://."
 
 MEANINGS = {
     IDENTIFIER_PATTERN: f"a name has {IDENTIFIER_RULE}",
-    LAYERS: "must be a layer's name: letters, digits, dots, hyphens, underscores; * and ? stand for any",
+    LAYERS: "must be a layer's name: letters, digits, dots, hyphens, underscores; * and ? stand for any; or a role, such as @input",
     METHOD: "a name has 1 to 32 lower-case letters, digits and underscores, and a letter first",
     METRIC: "must be a metric's name, such as psnr, or a metric and a backbone, such as fid:judge",
     PROMPT_SET: "must be a prompt set's name of 1 to 64 characters, not a path",
