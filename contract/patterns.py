@@ -14,7 +14,7 @@ REDIS_URL = r"^(redis|rediss|unix)://."
 
 MEANINGS = {
     IDENTIFIER_PATTERN: f"a name has {IDENTIFIER_RULE}",
-    LAYERS: "must be a layer's name: letters, digits, dots, hyphens, underscores; * and ? stand for any; or a role, such as @input",
+    LAYERS: "must be a layer's name (letters, digits, dots, hyphens, underscores, * and ?) or a role such as @input",
     METHOD: "a name has 1 to 32 lower-case letters, digits and underscores, and a letter first",
     METRIC: "must be a metric's name, such as psnr, or a metric and a backbone, such as fid:judge",
     PROMPT_SET: "must be a prompt set's name of 1 to 64 characters, not a path",

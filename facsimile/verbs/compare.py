@@ -13,6 +13,7 @@ from quant.checkpoints.pipelines import native_size
 from quant.errors import EvaluationError
 from quant.fidelity.backbone import Backbones
 from quant.fidelity.comparison import CONSISTENCY, evaluate
+from quant.fidelity.metric import metric
 from quant.fidelity.metric_choice import choose
 from quant.sampling.prompts import Prompt
 from quant.sampling.request import Sampling
@@ -59,16 +60,16 @@ def compare(
         InvalidPicture: a picture is not finite, or one flat colour."""
     first, second = opened(reference), opened(variant)
     width, height = size or native_size(first)
-    chosen, _ = choose(tuple(metrics), Backbones(), height, width)
-    of_sets = [metric.key for metric in chosen if metric.of_sets]
-    if metrics and of_sets:
+    of_sets = [each.key for each in map(metric, metrics) if each.of_sets]
+    if of_sets:
         raise EvaluationError(f"{', '.join(of_sets)} compares sets of pictures: facsimile.bench measures it")
+    chosen, _ = choose(tuple(metrics), Backbones(), height, width)
     sampling = Sampling(
         seed=seed, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, width=width, height=height
     )
     texts: Sequence[str | None] = [prompts] if prompts is None or isinstance(prompts, str) else prompts
     asked = [Prompt("", text) for text in texts for _ in range(num_images)]
-    keys = tuple(metric.key for metric in chosen if not metric.of_sets)
+    keys = tuple(each.key for each in chosen if not each.of_sets)
     return evaluate(first, {"variant": second}, asked, sampling, keys, on_progress or _silent)["variant"]
 
 
