@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).absolute().parent.parent
 """The folder that holds the packages: a checkout, an image's folder, or site-packages."""
 
 PACKED = ROOT / "facsimile" / "shipped"

@@ -61,7 +61,7 @@ def bench(
     sets = [prompts] if isinstance(prompts, str) else prompts
     job = EvaluationJob(
         model=Path(reference).name,
-        description=describe_folder(reference).model_copy(update=settings),
+        description=describe_folder(Path(reference)).model_copy(update=settings),
         variants=folders,
         prompt_sets=tuple(load_prompt_set(shipped("prompts"), name, limit) for name in sets),
         metrics=tuple(metrics),

@@ -80,7 +80,8 @@ def describe_folder(source: str | Path) -> ModelDescription:
 
 def native_size(pipeline: DiffusionPipeline) -> tuple[int, int]:
     """Width and height in pixels that the denoiser was made for."""
-    return _sides(denoiser_of(pipeline).config.sample_size, getattr(pipeline, "vae_scale_factor", 1))
+    config: Any = denoiser_of(pipeline).config
+    return _sides(config.sample_size, getattr(pipeline, "vae_scale_factor", 1))
 
 
 def _config(index: dict[str, Any], source: str | Path, component: str) -> dict[str, Any]:
