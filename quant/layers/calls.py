@@ -18,7 +18,8 @@ Clock = Callable[[Arguments], Tensor | float]
 
 def bound(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
     """The arguments of a call of `module`, as its `forward` names them."""
-    return _signature(type(module)).bind(module, *args, **kwargs).arguments
+    kind: Any = type(module)
+    return _signature(kind).bind(module, *args, **kwargs).arguments
 
 
 def timestep(arguments: Arguments) -> Tensor | float:

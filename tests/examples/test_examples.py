@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ SCRIPTS = {path.stem for path in (ROOT / "examples").glob("*.py")}
 
 def _run(name: str, *arguments: object) -> str:
     command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *map(str, arguments)]
-    environment = {"PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -61,6 +61,41 @@ def test_quantize_makes_a_variant_that_compare_finds(tiny: TinyWorld, tmp_path: 
     assert refused.exit_code == 2
 
 
+def test_generate_scores_against_the_reference_with_every_setting(tiny: TinyWorld, tmp_path: Path) -> None:
+    settings = ("--width", 96, "--height", 64, "--scheduler", "euler", "--negative-prompt", "blur", "--score", "--json")
+    result = json.loads(
+        _run(
+            "generate", "tiny", "--models", tiny.models, "--prompt", "a red box", "--variant", tiny.folder(8),
+            "--output", tmp_path, "--num-images", 2, *settings,
+        )
+    )  # fmt: skip
+    assert [Image.open(file).size for file in result["files"]] == [(96, 64)] * 2
+    assert len(result["metrics"]["psnr"]) == 2 and min(result["metrics"]["psnr"]) > 20
+
+
+def test_models_lists_variants_with_the_psnr_of_their_cards(tiny: TinyWorld) -> None:
+    arguments = ("models", "--models", tiny.models, "--variant-folder", tiny.variants)
+    told = json.loads(_run(*arguments, "--json"))["tiny"]
+    assert (told["family"], told["dtype"], told["width"]) == ("stable_diffusion", "float32", 64)
+    card = json.loads((tiny.folder(4) / "card.json").read_text())
+    assert told["variants"]["w4a8-minmax"] == card["report"]["metrics"]["psnr"]
+    assert f"{card['report']['metrics']['psnr']['mean']:.2f}" in _run(*arguments)
+
+
+def test_a_model_may_be_a_folder_and_prompts_a_file(tiny: TinyWorld, tmp_path: Path) -> None:
+    recipe, prompts = tmp_path / "own.toml", tmp_path / "own.txt"
+    recipe.write_text('method = "minmax"\n[calibration]\nnum_prompts = 2\nnum_inference_steps = 2\n')
+    prompts.write_text("\n".join(["a red box", "a blue ball", "a green cone", "a ring", "two cones"]))
+    common = ("quantize", tiny.description.source, "--recipe", recipe, "--prompts", prompts)
+    card = json.loads(_run(*common, "--limit", 2, "--output", tmp_path, "--json"))
+    assert (card["model"], card["signature"]["width"], card["report"]["prompt_set"]) == ("tiny", 64, "own")
+    assert len(card["calibration_prompt_ids"]) == len(card["report"]["prompt_ids"]) == 2
+    assert not set(card["calibration_prompt_ids"]) & set(card["report"]["prompt_ids"])
+    prompts.write_text("a red box\na blue ball")
+    refused = runner.invoke(app, [*map(str, common), "--output", str(tmp_path / "other")])
+    assert refused.exit_code == 2 and "--report-prompts" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,6 +168,7 @@ def test_generate_refuses_before_it_draws(tiny: TinyWorld) -> None:
     for more, message in (
         (["--prompt", "x", "--output", "/proc/nope"], "cannot be written"),
         (["--prompt", " "], "must not be blank"),
+        (["--prompt", "x", "--score"], "name one by --variant"),
     ):
         result = runner.invoke(app, [*common, *more])
         assert (result.exit_code, message in result.stderr.replace("\n", " ")) == (2, True), result.stderr
