@@ -19,7 +19,7 @@ Clock = Callable[[Arguments], Tensor | float]
 def bound(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Arguments:
     """The arguments of a call of `module`, as its `forward` names them."""
     kind: Any = type(module)
-    return _signature(kind).bind(module, *args, **kwargs).arguments
+    return _signature(kind).bind(*args, **kwargs).arguments
 
 
 def timestep(arguments: Arguments) -> Tensor | float:
@@ -30,4 +30,5 @@ def timestep(arguments: Arguments) -> Tensor | float:
 
 @cache
 def _signature(kind: Any) -> Signature:
-    return signature(kind.forward)
+    of_function = signature(kind.forward)
+    return of_function.replace(parameters=list(of_function.parameters.values())[1:])  # without the module itself
