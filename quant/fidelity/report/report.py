@@ -46,7 +46,7 @@ def write_report(report: Report, folder: Path) -> None:
 
 def _render(template: str, values: Json, *, autoescape: bool) -> str:
     environment = Environment(
-        loader=PackageLoader("quant.fidelity"),
+        loader=PackageLoader("quant.fidelity.report"),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
