@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -47,7 +47,7 @@ class _Clear(typer.core.TyperGroup):
             _refuse("not-installed", f"{error.name} is missing: pip install 'facsimile-diffusion[library]'")
 
 
-def _refuse(code: str, sentence: str) -> None:
+def _refuse(code: str, sentence: str) -> NoReturn:
     line = Text.assemble((code, "red"), f": {sentence}")
     Console(stderr=True).print(line, highlight=False, soft_wrap=True)
     sys.exit(EXIT_REFUSED)

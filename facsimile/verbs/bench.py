@@ -26,6 +26,7 @@ def bench(
     metrics: Sequence[str] = (),
     seed: int = EVALUATION_SEED,
     output: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
     """Measures variants over whole prompt sets, with floors, intervals and tests: QDiffBench. Pictures are drawn with
@@ -41,6 +42,8 @@ def bench(
         metrics: names of metrics, such as `psnr` or `frechet:clip`; none: all that can be measured.
         seed: of every set's first picture.
         output: a folder to write the report to, as JSON, Markdown and a page.
+        cache: a folder for what was measured, which a killed run goes on from. None: `data/evaluation-cache` of the
+            checkout, or in the user's cache folder.
         on_progress: called with whose pictures are drawn, how many are done, and how many there are.
 
     Returns:
@@ -70,7 +73,8 @@ def bench(
     )
     if output is not None:
         make_writable(Path(output))
-    report = evaluate(job, make_writable(cache_folder() / "evaluation-cache"), on_progress or _silent)
+    measured = make_writable(cache_folder() / "evaluation-cache" if cache is None else Path(cache))
+    report = evaluate(job, measured, on_progress or _silent)
     if output is not None:
         write_report(report, Path(output))
     return report

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contract.places import ROOT
-from tests.tiny_model import build_tiny_pipeline
+from tests.support.tiny_families import build
 
 SCRIPTS = {path.stem for path in (ROOT / "examples").glob("*.py")}
 
@@ -26,7 +26,7 @@ def _run(name: str, *arguments: object) -> str:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    build_tiny_pipeline().save_pretrained(folder)
+    build("sd1").save_pretrained(folder)
     return folder
 
 

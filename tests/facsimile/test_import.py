@@ -25,12 +25,18 @@ def test_importing_it_imports_nothing_heavy(package: str) -> None:
     _run(f"import sys, {package}; assert not {{'torch', 'diffusers', 'transformers', 'numpy'}} & sys.modules.keys()")
 
 
-@pytest.mark.parametrize("package", ["facsimile", "quant"])
-def test_the_format_is_registered_whichever_comes_first(package: str) -> None:
-    _run(UNREGISTERED)
-    _run(f"import {package}; {REGISTERED}")
-    _run(f"from diffusers import DiffusionPipeline; import {package}; {REGISTERED}")
-    _run(f"import {package}, importlib.util; importlib.util.find_spec('diffusers.quantizers.auto'); {REGISTERED}")
+@pytest.mark.parametrize(
+    "code",
+    [
+        UNREGISTERED,
+        f"import quant; {REGISTERED}",
+        f"import facsimile; {REGISTERED}",
+        f"from diffusers import DiffusionPipeline; import facsimile; {REGISTERED}",
+        f"import facsimile, importlib.util as u; u.find_spec('diffusers.quantizers.auto'); {REGISTERED}",
+    ],
+)
+def test_the_format_is_registered_whichever_comes_first(code: str) -> None:
+    _run(code)
 
 
 def test_a_shipped_variant_loads_with_plain_diffusers() -> None:
