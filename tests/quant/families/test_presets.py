@@ -100,7 +100,7 @@ folder, out, steps, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.a
 pipeline = DiffusionPipeline.from_pretrained(folder)
 pipeline.set_progress_bar_config(disable=True)
 generator = [torch.Generator().manual_seed(5)]
-if "prompt" in pipeline.__call__.__code__.co_varnames:
+if hasattr(pipeline, "tokenizer"):
     extra = {"max_sequence_length": 12} if hasattr(pipeline, "tokenizer_3") else {}
     pictures = pipeline(["abc"], generator=generator, num_inference_steps=steps, guidance_scale=3.0, width=size,
                         height=size, output_type="pt", **extra).images.float()
