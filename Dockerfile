@@ -8,8 +8,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
-# Without the packages beside it, pyproject.toml installs as a name, a version and its dependencies.
+# Without the packages beside it, pyproject.toml installs as a name, a version and its dependencies. The version is in one
+# file, which alone is no package.
 COPY pyproject.toml constraints.txt LICENSE ./
+COPY contract/release.py contract/release.py
 
 FROM build AS build-gateway
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -20,7 +22,7 @@ FROM build AS build-worker-cpu
 ARG TORCH_INDEX_URL=
 # hadolint ignore=DL3013
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch==2.13.0 \
+    pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$(grep ^torch== constraints.txt)" \
     && pip install -c constraints.txt '.[worker]'
 # The fused kernels of the CPU engine. The compiler stays in this stage.
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
@@ -31,7 +33,7 @@ RUN python -m quant.engine.native.compilation
 
 FROM build AS build-worker-cuda
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install torch==2.13.0 \
+    pip install "$(grep ^torch== constraints.txt)" \
     && pip install -c constraints.txt '.[worker,cuda]'
 
 FROM ${PYTHON_IMAGE} AS runtime
@@ -41,6 +43,7 @@ RUN groupadd --gid 10001 facsimile \
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/srv/facsimile \
     FACSIMILE_DATA_DIR=/var/lib/facsimile
 WORKDIR /srv/facsimile
 VOLUME /var/lib/facsimile
@@ -60,6 +63,7 @@ CMD ["python", "-m", "app", "gateway"]
 FROM runtime AS worker
 COPY contract contract
 COPY quant quant
+COPY facsimile facsimile
 COPY worker worker
 COPY prompts prompts
 COPY recipes recipes

@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KERNELS := $(VENV)/.kernels
+# Asked for exactly and first: a range would take a build for CUDA, some gigabytes, where this one is on an index of its own.
+TORCH := $(shell grep ^torch== constraints.txt)
 PEERS := .venv-peers
 SHAPE ?= shapes-sd
 BATCH ?= 2
@@ -14,10 +16,10 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 setup: $(STAMP) $(KERNELS) ## create .venv, install the pinned dependencies, compile the native kernels
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Facsimile needs Python 3.11 or newer")'
-	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[gateway,worker,train,dev]'
 	@touch $@
@@ -53,7 +55,7 @@ bench-peers: $(PEERS)/.installed ## install the rivals of the benchmarks into an
 
 $(PEERS)/.installed: benchmarks/requirements-peers.txt
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet torch==2.13.0
+	$(PEERS)/bin/python -m pip install --quiet $(TORCH)
 	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/requirements-peers.txt
 	@touch $@
 

@@ -1,6 +1,6 @@
 """Which operators compute inside a variant's quantized layers, and which outside?
 
-`python -m benchmarks.integer_profile --model shapes-sd --variant w8a8-minmax`"""
+`python -m benchmarks.integer_profile shapes-sd --variant w8a8-minmax`"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from quant.checkpoints.layout import quantized_layers
 from quant.checkpoints.pipelines import denoiser_of, load_variant
-from quant.cli.options import VARIANTS, AsJson, Model, Variants, machine, stdout, variant_folder
+from quant.cli.options import VARIANTS, AsJson, Model, VariantFolders, VariantName, machine, stdout, variant_folder
 
 MARK = "quantized-layer"
 FLOAT_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "convolution", "conv2d")
@@ -68,13 +68,13 @@ def _within(event: FunctionEvent) -> bool:
 
 def main(
     model: Model,
-    variant: Annotated[str, typer.Option(help="the variant to profile")],
+    variant: Annotated[str, VariantName],
     batch: Annotated[int, typer.Option(min=1, help="latents in the step; 2 is one picture with guidance")] = 2,
-    variants: Variants = VARIANTS,
+    variant_folders: VariantFolders = VARIANTS,
     as_json: AsJson = False,
 ) -> None:
     """Profile one step of a variant's denoiser, batch 2 for guidance."""
-    denoiser = denoiser_of(load_variant(variant_folder(model, variant, variants)))
+    denoiser = denoiser_of(load_variant(variant_folder(model, variant, variant_folders)))
     size, width = denoiser.config.sample_size, denoiser.config.cross_attention_dim
     noisy = torch.randn(batch, denoiser.config.in_channels, size, size)
     counts = operators_by_place(denoiser, (noisy, torch.tensor(500), torch.randn(batch, 48, width)))

@@ -12,9 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from contract.errors import ContractError
 from contract.faults import faults
 from contract.patterns import REDIS_URL
-
-ROOT = Path(__file__).resolve().parent.parent
-"""Where the shipped models, recipes and prompts are, beside the code."""
+from contract.places import models_folder, shipped
 
 PREFIX = "FACSIMILE_"
 NAMES = frozenset(
@@ -67,9 +65,9 @@ class SharedSettings(BaseSettings):
 
     redis_url: str | None = Field(default=None, pattern=REDIS_URL)
     data_dir: Path = Path("data")
-    variants: Path = ROOT / "models" / "variants"
-    models: Path = ROOT / "models" / "models.toml"
-    recipes: Path = ROOT / "recipes"
+    variants: Path = models_folder() / "variants"
+    models: Path = models_folder() / "models.toml"
+    recipes: Path = shipped("recipes")
 
 
 def check_names(environment: Mapping[str, str]) -> None:

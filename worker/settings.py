@@ -8,14 +8,15 @@ from typing import Literal
 from pydantic import Field
 
 from contract.patterns import REDIS_URL
-from contract.settings import ROOT, SharedSettings
+from contract.places import shipped
+from contract.settings import SharedSettings
 
 
 class WorkerSettings(SharedSettings):
     """Times are in seconds. docs/operations.md says what each one is for."""
 
     redis_url: str = Field(pattern=REDIS_URL)
-    prompts: Path = ROOT / "prompts"
+    prompts: Path = shipped("prompts")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     pipelines: int = Field(default=4, ge=2, description="pipelines kept in memory; a comparison needs two")
     poll_seconds: float = Field(default=5.0, gt=0)

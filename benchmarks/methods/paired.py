@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from quant.checkpoints.checkpoint import read_card
+from quant.checkpoints.card_file import read_card
 from quant.fidelity.arm import reference_arms, variant_arm
 from quant.fidelity.backbone import Backbones
 from quant.fidelity.evaluation import EvaluationJob

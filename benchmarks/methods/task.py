@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.result import RESULTS
-from quant.cli.bench import CACHE
-from quant.cli.options import MODELS, PROMPTS, ROOT
+from contract.places import ROOT, shipped
+from quant.cli.options import CACHE, MODELS, PROMPTS
 from quant.fidelity.backbone import BACKBONE_FOLDER
 from quant.sampling.seeds import EVALUATION_SEED
 
@@ -39,7 +39,7 @@ class Places(BaseModel):
 
     models: Path = MODELS
     prompts: Path = PROMPTS
-    recipes: Path = ROOT / "recipes"
+    recipes: Path = shipped("recipes")
     backbones: Path = BACKBONE_FOLDER
     variants: Path = ROOT / "data" / "methods"
     cache: Path = CACHE

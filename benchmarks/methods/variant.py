@@ -13,7 +13,7 @@ from benchmarks.methods.task import Task
 from contract.card import Card
 from contract.recipe import Recipe
 from quant.calibration.workbench import Progress
-from quant.checkpoints.checkpoint import read_card
+from quant.checkpoints.card_file import read_card
 from quant.cli.options import describe
 from quant.errors import CheckpointError
 from quant.identity import code_digest

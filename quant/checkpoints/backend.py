@@ -1,7 +1,7 @@
-"""Our quantization as a backend of diffusers: after `import quant`, `from_pretrained` loads our checkpoints by itself.
+"""Our quantization as a backend of diffusers: after `import facsimile`, `from_pretrained` loads our checkpoints.
 
-diffusers has no registration call: a backend is two dictionary entries, written at the end of this file, and a few
-methods (`quant.layers.diffusers_methods`)."""
+diffusers has no registration call: a backend is two dictionary entries, which `quant.checkpoints.registration` makes
+and the end of this file fills, and a few methods (`quant.layers.diffusers_methods`)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from quant.checkpoints.conversion import dequantize, quantize_dynamically
 from quant.checkpoints.layout import Layout, finish, lay_out, stored_modules
+from quant.checkpoints.registration import FORMAT
 from quant.errors import CheckpointError, QuantError, RecipeMismatch
 from quant.layers.diffusers_methods import install
 from quant.layers.fusion import fuse
@@ -32,7 +33,7 @@ _TABLES = ("input_scale", "input_zero_point", "input_bits", "query_scale", "key_
 class Method(str, Enum):  # noqa: UP042  diffusers reads `.value` and compares with plain strings
     """Our name in `quantization_config.quant_method`."""
 
-    FACSIMILE = "facsimile"
+    FACSIMILE = FORMAT
 
 
 class FacsimileConfig(QuantizationConfigMixin):  # type: ignore[misc]
@@ -83,7 +84,7 @@ class FacsimileQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             )
         if not self.pre_quantized and not self.quantization_config.dynamic_activations:
             raise CheckpointError(
-                "calibrated scales come from `python -m quant quantize`; while loading, a model can be quantized with "
+                "calibrated scales come from `facsimile quantize`; while loading, a model can be quantized with "
                 "dynamic_activations=True only: linear layers with a scale per token"
             )
 

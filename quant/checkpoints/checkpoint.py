@@ -6,17 +6,16 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from diffusers import DiffusionPipeline
-from pydantic import ValidationError
 from torch import nn
 
 from contract.card import Card
 from quant.checkpoints.backend import FacsimileConfig, FacsimileQuantizer
+from quant.checkpoints.card_file import CARD, read_card
 from quant.checkpoints.layout import Layout
 from quant.errors import CheckpointError
 from quant.identity import files_digest
-
-CARD = "card.json"
 
 
 def digest(folder: Path) -> str:
@@ -35,14 +34,6 @@ def digest(folder: Path) -> str:
     return files_digest(files, folder)
 
 
-def read_card(folder: Path) -> Card:
-    """The card of a checkpoint. Raises CheckpointError when it is missing or malformed."""
-    try:
-        return Card.model_validate_json((folder / CARD).read_bytes(), extra="ignore")
-    except (OSError, ValidationError) as error:
-        raise CheckpointError(f"card of {folder}: {error}") from error
-
-
 def verify(folder: Path) -> Card:
     """The card, after checking that the files are those it speaks of. Raises CheckpointError."""
     card = read_card(folder)
@@ -55,16 +46,44 @@ def verify(folder: Path) -> Card:
 def save_checkpoint(pipeline: DiffusionPipeline, denoiser: nn.Module, layout: Layout, folder: Path) -> None:
     """Writes a pipeline whose denoiser holds quantized layers to `folder`, in a form that diffusers loads.
 
-    What stays in floating point is stored in float16; the denoiser is changed accordingly."""
+    What stays in floating point is stored in float16; the pipeline keeps its own dtypes. Its denoiser is signed."""
+    sign(denoiser, layout)
+    tensors = _floating(pipeline, denoiser)
+    kept = [tensor.data for tensor in tensors]
+    try:
+        for tensor in tensors:
+            tensor.data = tensor.data.half()
+        save_pipeline(pipeline, folder)
+    finally:
+        for tensor, data in zip(tensors, kept, strict=True):
+            tensor.data = data
+
+
+def sign(denoiser: nn.Module, layout: Layout) -> None:
+    """Has a denoiser say, as one that was loaded does, that it is quantized and how it is laid out; in place."""
     config = FacsimileConfig(**asdict(layout))
     denoiser.register_to_config(quantization_config=config)  # type: ignore[operator]
     denoiser.hf_quantizer = FacsimileQuantizer(config, pre_quantized=True)  # type: ignore[assignment]
-    for parameter in denoiser.parameters():
-        parameter.data = parameter.data.half()
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module) and part is not denoiser:
-            part.half()
-    save_pipeline(pipeline, folder)
+
+
+def round_as_stored(pipeline: DiffusionPipeline, denoiser: nn.Module) -> None:
+    """Gives what stays in floating point the values that it has after saving and loading, in place, in its dtype."""
+    for tensor in _floating(pipeline, denoiser):
+        tensor.data = tensor.data.half().to(tensor.dtype)
+
+
+def layout_of(denoiser: nn.Module) -> Layout | None:
+    """How a quantized denoiser is laid out, loaded or made here; None for one in floating point."""
+    quantizer = getattr(denoiser, "hf_quantizer", None)
+    return quantizer.quantization_config.layout if isinstance(quantizer, FacsimileQuantizer) else None
+
+
+def _floating(pipeline: DiffusionPipeline, denoiser: nn.Module) -> list[torch.Tensor]:
+    """The tensors that are stored in float16: of the denoiser its parameters, since the buffers of our layers keep
+    their dtype; of the other parts all that float."""
+    parts = [part for part in pipeline.components.values() if isinstance(part, nn.Module) and part is not denoiser]
+    others = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    return [tensor for tensor in (*denoiser.parameters(), *others) if tensor.is_floating_point()]
 
 
 def save_pipeline(pipeline: DiffusionPipeline, folder: Path) -> None:

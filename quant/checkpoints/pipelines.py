@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import diffusers
 import torch
@@ -12,9 +12,11 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
 
+from contract.catalogue import ModelDescription
+from quant.checkpoints.card_file import CARD
 from quant.checkpoints.checkpoint import verify
 from quant.checkpoints.layout import quantized_layers
-from quant.discovery import family_named, family_of
+from quant.discovery import families, family_named, family_of
 from quant.engine.dtypes import resolved_dtype, torch_dtype
 from quant.errors import CheckpointError, ModelError, QuantError, first_line
 from quant.sampling.translation import no_memory, of_loading
@@ -56,6 +58,42 @@ def load_reference(description: Source) -> DiffusionPipeline:
     return _quiet(pipeline)
 
 
+def describe_folder(source: str | Path) -> ModelDescription:
+    """The description of a model that is in no models file: the family of its pipeline's class, the size that its
+    denoiser was made for. Raises ModelError for a source that is no model, or one of no family."""
+    try:
+        index = DiffusionPipeline.load_config(source, local_files_only=True)
+    except Exception as error:  # the hub's client raises several kinds
+        raise ModelError(f"{source} is neither a diffusers folder nor in the local hub cache") from error
+    kind = getattr(diffusers, str(index.get("_class_name")), None)
+    name = next((name for name, family in families().items() if kind in family.pipelines), None)
+    if name is None:
+        raise ModelError(f"{source} is a {index.get('_class_name')}: the families are {', '.join(families())}")
+    shrink = 1
+    if "vae" in index:
+        shrink = 2 ** (len(_config(index, source, "vae")["block_out_channels"]) - 1)
+    sides = _sides(_config(index, source, families()[name].denoiser)["sample_size"], shrink)
+    return ModelDescription(
+        family=name, source=str(source), width=sides[0], height=sides[1], max_width=sides[0], max_height=sides[1]
+    )
+
+
+def native_size(pipeline: DiffusionPipeline) -> tuple[int, int]:
+    """Width and height in pixels that the denoiser was made for."""
+    config: Any = denoiser_of(pipeline).config
+    return _sides(config.sample_size, getattr(pipeline, "vae_scale_factor", 1))
+
+
+def _config(index: dict[str, Any], source: str | Path, component: str) -> dict[str, Any]:
+    kind = getattr(diffusers, index[component][1])
+    return cast(dict[str, Any], kind.load_config(source, subfolder=component, local_files_only=True))
+
+
+def _sides(sample_size: int | Sequence[int], shrink: int) -> tuple[int, int]:
+    height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+    return width * shrink, height * shrink
+
+
 def _from_pretrained(source: str | Path, dtype: torch.dtype, left_out: Sequence[str] = ()) -> DiffusionPipeline:
     """The pipeline of the class that its folder names. Components that are left out, or that the folder says there are
     none of, are passed as None: diffusers does not take the folder's word for some of them."""
@@ -72,7 +110,7 @@ def denoiser_skeleton(description: Source) -> nn.Module:
     try:
         index = DiffusionPipeline.load_config(description.source, local_files_only=True)
         kind = getattr(diffusers, index[family.denoiser][1])
-        config = kind.load_config(description.source, subfolder=family.denoiser, local_files_only=True)
+        config = _config(index, description.source, family.denoiser)
         with torch.device("meta"):
             return cast(nn.Module, kind.from_config(config))
     except Exception as error:  # diffusers raises many kinds for a bad folder
@@ -100,6 +138,21 @@ def load_unsigned(folder: Path, dtype: str = "float32") -> DiffusionPipeline:
             raise
         raise CheckpointError(f"checkpoint {folder} cannot be loaded: {first_line(error)}") from error
     return _quiet(pipeline)
+
+
+def load_folder(folder: str | Path, dtype: str = "float32") -> DiffusionPipeline:
+    """The pipeline in a diffusers folder, in `dtype`, without gradient: a quantized one, checked against its card where
+    it has one, or one in floating point.
+
+    Raises CheckpointError for a quantized one that is damaged, ModelError for any other that cannot be loaded."""
+    place = Path(folder)
+    if (place / CARD).is_file():
+        return load_variant(place, dtype)
+    description = describe_folder(folder)
+    index = DiffusionPipeline.load_config(folder, local_files_only=True)
+    if "quantization_config" in _config(index, folder, family_named(description.family).denoiser):
+        return load_unsigned(place, dtype)
+    return load_reference(description.model_copy(update={"dtype": dtype}))
 
 
 def denoiser_of(pipeline: DiffusionPipeline) -> nn.Module:

@@ -9,19 +9,23 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from contract.places import data_folder
 from quant.checkpoints.output_folder import make_writable
 from quant.cli.options import (
     BACKBONES,
+    CACHE,
     MODELS,
     PROMPTS,
-    ROOT,
     VARIANTS,
     AsJson,
     Model,
     Models,
-    Prompts,
-    Variants,
+    PromptFolder,
+    Seed,
+    SeveralPrompts,
+    VariantFolders,
     describe,
+    model_name,
     print_json,
     stderr,
     stdout,
@@ -30,48 +34,49 @@ from quant.cli.options import (
 )
 from quant.cli.progress import progress_bar
 from quant.errors import CheckpointError, QuantError
-from quant.sampling.prompts import load_prompt_set, seen_prompts
-from quant.sampling.seeds import EVALUATION_SEED, SEEDS
+from quant.sampling.prompts import OWN_SET, load_prompt_set, seen_prompts
+from quant.sampling.seeds import EVALUATION_SEED
 
 ALL = "all"
-CACHE = ROOT / "data" / "evaluation-cache"
-OUTPUT = ROOT / "data" / "bench"
+OUTPUT = data_folder() / "bench"
 
 
 def bench(
     model: Model,
-    variants: Annotated[list[str], typer.Option(help="variants to measure, or all")] = [ALL],  # noqa: B006
-    prompts: Annotated[list[str], typer.Option(help="prompt sets, or prompt files; the first is the primary one")] = [  # noqa: B006
-        "shapes-plain"
-    ],
+    variant: Annotated[
+        list[str], typer.Option(help="a variant's name, or its folder; repeatable; all: all that the model has")
+    ] = [ALL],  # noqa: B006
+    prompts: SeveralPrompts = [OWN_SET],  # noqa: B006
     limit: Annotated[int, typer.Option(min=1, help="prompts of each set")] = 64,
-    metric: Annotated[list[str], typer.Option(help="name, or name:backbone [default: all that can be measured]")] = [],  # noqa: B006
+    metric: Annotated[
+        list[str], typer.Option(help="name, or name:backbone", show_default="all that can be measured")
+    ] = [],  # noqa: B006
     real: Annotated[Path | None, typer.Option(help="folder of real pictures to take distances to as well")] = None,
     pictures: Annotated[Path | None, typer.Option(help="folder to also write all pictures to, as PNG")] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=SEEDS - 1, help="seed of every set's first picture")
-    ] = EVALUATION_SEED,
-    output: Annotated[Path | None, typer.Option(help="folder of the report [default: data/bench/<model>]")] = None,
+    seed: Seed = EVALUATION_SEED,
+    output: Annotated[
+        Path | None, typer.Option(help="folder of the report", show_default="bench/<model> in the data folder")
+    ] = None,
     cache: Annotated[Path, typer.Option(help="folder that a killed run goes on from")] = CACHE,
     backbones: Annotated[Path, typer.Option(help="folder of the metrics' backbones")] = BACKBONES,
     models: Models = MODELS,
-    variant_folders: Variants = VARIANTS,
-    prompt_folder: Prompts = PROMPTS,
+    variant_folders: VariantFolders = VARIANTS,
+    prompt_folder: PromptFolder = PROMPTS,
     as_json: AsJson = False,
 ) -> None:
     """Measure variants against their float reference over whole prompt sets, with floors, intervals and a report."""
     description = describe(model, models)
-    names = variant_names(model, variant_folders) if variants == [ALL] else list(dict.fromkeys(variants))
+    names = variant_names(model, variant_folders) if variant == [ALL] else list(dict.fromkeys(variant))
     if not names:
-        raise CheckpointError(f"{model} has no variants: make one with `python -m quant quantize`")
+        raise CheckpointError(f"{model} has no variants: make one with `facsimile quantize`")
 
     from quant.fidelity.evaluation import EvaluationJob, evaluate
     from quant.fidelity.report.report import write_report
 
     job = EvaluationJob(
-        model=model,
+        model=model_name(model),
         description=description,
-        variants={name: variant_folder(model, name, variant_folders) for name in names},
+        variants={Path(name).name: variant_folder(model, name, variant_folders) for name in names},
         prompt_sets=tuple(load_prompt_set(prompt_folder, name, limit) for name in prompts),
         metrics=tuple(metric),
         seed=seed,
@@ -80,7 +85,7 @@ def bench(
         pictures=pictures,
         backbones=backbones,
     )
-    folder = make_writable(output or OUTPUT / model)
+    folder = make_writable(output or OUTPUT / model_name(model))
     for each in (cache, *([pictures] if pictures else [])):
         make_writable(each)
     try:

@@ -14,10 +14,15 @@ from quant.cli.options import (
     PROMPTS,
     VARIANTS,
     AsJson,
+    Guidance,
     Model,
     Models,
+    PromptFolder,
     Prompts,
-    Variants,
+    Seed,
+    Steps,
+    VariantFolders,
+    VariantName,
     describe,
     machine,
     print_json,
@@ -26,29 +31,28 @@ from quant.cli.options import (
     variant_folder,
 )
 from quant.cli.progress import progress_bar
-from quant.sampling.prompts import load_prompts
-from quant.sampling.seeds import SEEDS
+from quant.sampling.prompts import select_prompts
 
 NOISE_FLOOR = "noise_floor"
 
 
 def compare(
     model: Model,
-    variant: Annotated[str, typer.Option(help="the variant to measure")],
-    prompts: Annotated[str, typer.Option(help="a prompt set, or a split of all sets")] = "test",
+    variant: Annotated[str, VariantName],
+    prompts: Prompts = "test",
     limit: Annotated[int, typer.Option(min=1, help="how many prompts")] = 64,
-    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="seed of the first picture")] = 0,
-    num_inference_steps: Annotated[int | None, typer.Option(min=1, max=150)] = None,
-    guidance_scale: Annotated[float | None, typer.Option(min=0.0, max=30.0)] = None,
+    seed: Seed = 0,
+    num_inference_steps: Steps = None,
+    guidance_scale: Guidance = None,
     models: Models = MODELS,
-    variants: Variants = VARIANTS,
-    prompt_folder: Prompts = PROMPTS,
+    variant_folders: VariantFolders = VARIANTS,
+    prompt_folder: PromptFolder = PROMPTS,
     as_json: AsJson = False,
 ) -> None:
     """Compare a variant with its float reference on the same noise, next to the bfloat16 noise floor."""
     description = describe(model, models)
-    chosen = load_prompts(prompt_folder, prompts, "test", limit)
-    folder = variant_folder(model, variant, variants)
+    chosen = select_prompts(prompt_folder, prompts, "test", limit)
+    folder = variant_folder(model, variant, variant_folders)
 
     from quant.checkpoints.pipelines import load_reference, load_variant
     from quant.fidelity.backbone import Backbones

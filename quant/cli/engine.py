@@ -1,4 +1,4 @@
-"""`python -m quant engine`: which integer engine this machine gets, and why."""
+"""`engine`: which integer engine this machine gets, and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quant.cli.options import AsJson, machine, print_json, stdout
 
 
 def engine(
-    device: Annotated[str, typer.Option(help="cpu or cuda [default: cuda where there is one]")] = "",
+    device: Annotated[str, typer.Option(help="cpu or cuda", show_default="cuda where there is one")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Report the integer engine of this machine, the self-test's outcome, and the reason of every choice."""

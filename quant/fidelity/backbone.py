@@ -8,9 +8,10 @@ from typing import Protocol, cast
 from torch import Tensor
 
 import quant.fidelity.backbones
+from contract.places import models_folder
 from quant.discovery import find
 
-BACKBONE_FOLDER = Path(__file__).parents[2] / "models" / "backbones"
+BACKBONE_FOLDER = models_folder() / "backbones"
 """Holds one folder of weights per backbone."""
 
 

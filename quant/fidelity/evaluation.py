@@ -12,7 +12,7 @@ from pathlib import Path
 
 from contract.card import Card
 from contract.catalogue import ModelDescription
-from quant.checkpoints.checkpoint import read_card
+from quant.checkpoints.card_file import read_card
 from quant.engine.memory import PeakMemory
 from quant.errors import CheckpointError, EvaluationError, QuantError
 from quant.fidelity.arm import Arm, reference_arms, variant_arm

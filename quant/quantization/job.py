@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import quant.methods
@@ -61,33 +62,15 @@ class QuantizationJob:
     def stages(self) -> Stages:
         """All stages of the recipe. Raises RecipeMismatch where names, recipe and model, or the two prompt lists, do
         not fit."""
-        recipe = self.recipe
         for what, name in (("model", self.model), ("variant", self.variant)):
             if not is_identifier(name):
                 raise RecipeMismatch(f"the {what}'s name {name!r} must have {IDENTIFIER_RULE}")
-        if recipe.family not in (None, self.description.family):
-            raise RecipeMismatch(f"the recipe is for {recipe.family}, {self.model} is {self.description.family}")
-        self._check_asked()
+        check_asked(self.description.family, [*self.calibration, *self.held_out], self.model)
         held_out = {prompt.text for prompt in self.held_out}
         shared = {p.text for p in self.calibration if p.text is not None and p.text in held_out}
         if shared:
             raise RecipeMismatch(f"{len(shared)} calibration prompts are also held out for the report: {min(shared)!r}")
-        if len(self.calibration) < recipe.calibration.num_prompts:
-            raise RecipeMismatch(
-                f"the recipe calibrates on {recipe.calibration.num_prompts} prompts, there are {len(self.calibration)}"
-            )
-        try:
-            return recipe.complete(find(quant.methods, recipe.method).STAGES)
-        except RecipeError as error:
-            raise RecipeMismatch(str(error)) from error
-
-    def _check_asked(self) -> None:
-        asks = family_named(self.description.family).asked
-        given = {prompt.text is not None for prompt in (*self.calibration, *self.held_out)}
-        if asks == "nothing" and True in given:
-            raise RecipeMismatch(f"{self.model} takes no prompt: calibrate on `seeds`, pictures without one")
-        if asks == "text" and False in given:
-            raise RecipeMismatch(f"{self.model} draws from prompts: calibrate on a set of them, not on seeds alone")
+        return stages_of(self.recipe, self.description.family, self.calibration, self.model)
 
     def identity(self) -> str:
         """What finished pieces of its work depend on, as a name."""
@@ -102,3 +85,29 @@ class QuantizationJob:
                 "machine": machine("cpu"),
             }
         )[:24]
+
+
+def stages_of(recipe: Recipe, family: str, prompts: Sequence[Prompt], model: str = "the model") -> Stages:
+    """All stages of a recipe for a model of a family, calibrated on `prompts`. Raises RecipeMismatch where recipe,
+    model and prompts do not fit."""
+    if recipe.family not in (None, family):
+        raise RecipeMismatch(f"the recipe is for {recipe.family}, {model} is {family}")
+    check_asked(family, prompts, model)
+    if len(prompts) < recipe.calibration.num_prompts:
+        raise RecipeMismatch(
+            f"the recipe calibrates on {recipe.calibration.num_prompts} prompts, there are {len(prompts)}"
+        )
+    try:
+        return recipe.complete(find(quant.methods, recipe.method).STAGES)
+    except RecipeError as error:
+        raise RecipeMismatch(str(error)) from error
+
+
+def check_asked(family: str, prompts: Sequence[Prompt], model: str) -> None:
+    """Raises RecipeMismatch for texts where the family takes none, and for pictures without one where it does."""
+    asks = family_named(family).asked
+    given = {prompt.text is not None for prompt in prompts}
+    if asks == "nothing" and True in given:
+        raise RecipeMismatch(f"{model} takes no prompt: calibrate on `seeds`, pictures without one")
+    if asks == "text" and False in given:
+        raise RecipeMismatch(f"{model} draws from prompts: calibrate on a set of them, not on seeds alone")

@@ -1,14 +1,22 @@
-"""From a recipe to a variant: calibrate, write the checkpoint, measure what was written, sign it with a card."""
+"""From a recipe to a variant: calibrate, write the checkpoint, measure what was written, sign it with a card. A
+pipeline in memory is only calibrated."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from diffusers import DiffusionPipeline
+
 from contract.card import Card
+from contract.recipe import Recipe
+from contract.stages import Stages
 from quant.calibration.journal import Journal, sweep
 from quant.calibration.stages.run import run
-from quant.calibration.workbench import Progress
-from quant.checkpoints.checkpoint import CARD, save_checkpoint
+from quant.calibration.workbench import Progress, Run
+from quant.checkpoints.card_file import CARD
+from quant.checkpoints.checkpoint import round_as_stored, save_checkpoint, sign
+from quant.checkpoints.layout import Layout
 from quant.checkpoints.output_folder import make_writable
 from quant.checkpoints.pipelines import denoiser_of, load_reference
 from quant.engine.memory import PeakMemory
@@ -35,7 +43,7 @@ def quantize(job: QuantizationJob, folder: Path, on_progress: Progress, journal:
         sweep(journal, _ABANDONED)
     finished = Journal(None if journal is None else journal / job.identity())
     pipeline = load_reference(job.exact)
-    layout = run(pipeline, job.recipe, stages, job.run, finished, on_progress)
+    layout = quantize_pipeline(pipeline, Calibration(job.recipe, stages, job.run), finished, on_progress)
     cost = Cost(finished.seconds, memory.resident_bytes)
     on_progress("save", 0, 1)
     save_checkpoint(pipeline, denoiser_of(pipeline), layout, folder)
@@ -45,3 +53,27 @@ def quantize(job: QuantizationJob, folder: Path, on_progress: Progress, journal:
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     finished.remove()
     return card
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is done to a pipeline: a recipe, all its stages, and the pictures that it calibrates on."""
+
+    recipe: Recipe
+    stages: Stages
+    drawn: Run
+
+
+def quantize_pipeline(
+    pipeline: DiffusionPipeline, calibration: Calibration, journal: Journal, on_progress: Progress
+) -> Layout:
+    """Quantizes a float32 pipeline's denoiser in place; returns how it is laid out then. What stays in floating point,
+    in all parts, gets the values that a checkpoint stores, so that a loaded checkpoint computes the same.
+
+    Raises RecipeMismatch for what this model cannot follow, NotEnoughMemory before anything is done, and
+    CalibrationDiverged."""
+    layout = run(pipeline, calibration.recipe, calibration.stages, calibration.drawn, journal, on_progress)
+    denoiser = denoiser_of(pipeline)
+    sign(denoiser, layout)
+    round_as_stored(pipeline, denoiser)
+    return layout

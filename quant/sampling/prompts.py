@@ -17,6 +17,9 @@ from quant.sampling.prompt_files import Row, read_lines, read_rows
 
 SPLITS = ("calibration", "validation", "test")
 
+OWN_SET = "shapes-plain"
+"""The prompt set of the embedded model, and of everyone who names none."""
+
 UNPROMPTED = 512
 """Pictures of a set without prompts, where nobody says how many."""
 
@@ -81,6 +84,13 @@ def load_prompts(folder: Path, name: str, split: str, limit: int | None = None) 
     if not prompts:
         raise PromptSetError(f"prompt set {name!r} has no prompts in its split {split!r}")
     return prompts[:limit]
+
+
+def select_prompts(folder: Path, name: str, split: str, limit: int | None = None) -> list[Prompt]:
+    """As `load_prompts`, where `name` may also be the path of a prompt file, which has no splits."""
+    if name in (*prompt_sets(folder), *SPLITS, SEEDS) or not Path(name).is_file():
+        return load_prompts(folder, name, split, limit)
+    return list(load_prompt_set(folder, name, limit).prompts)
 
 
 def without_prompts(split: str, count: int) -> list[Prompt]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("contract", "app", "worker", "quant", "shapes")
+PACKAGES = ("contract", "app", "worker", "quant", "facsimile", "shapes")
 
 
 @pytest.fixture(scope="session")
@@ -16,18 +16,18 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def packages(repository: Path) -> list[Path]:
-    """The folders of the five packages."""
+    """The folders of the six packages."""
     return [repository / name for name in PACKAGES]
 
 
 @pytest.fixture(scope="session")
 def sources(packages: list[Path]) -> list[Path]:
-    """Every Python file of the five packages."""
+    """Every Python file of the six packages."""
     return sorted(path for package in packages for path in package.rglob("*.py"))
 
 
 @pytest.fixture(scope="session")
 def python_files(repository: Path, sources: list[Path]) -> list[Path]:
     """Every Python file of the repository, tests and benchmarks included."""
-    others = (path for name in ("tests", "benchmarks") for path in (repository / name).rglob("*.py"))
+    others = (path for name in ("tests", "benchmarks", "examples") for path in (repository / name).rglob("*.py"))
     return sources + sorted(others)

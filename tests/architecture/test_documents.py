@@ -17,7 +17,7 @@ from quant.engine.processor import VARIABLE
 from worker.settings import WorkerSettings
 
 MACHINERY = {".git", ".github"}
-DEPTH_OF = {"app": 2, "contract": 2, "quant": 3, "shapes": 2, "worker": 2}
+DEPTH_OF = {"app": 2, "contract": 2, "facsimile": 2, "quant": 3, "shapes": 2, "worker": 2}
 """Folders are listed to this depth; those not named here are listed alone."""
 
 

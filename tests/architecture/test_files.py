@@ -37,7 +37,9 @@ def test_modules_and_public_functions_are_documented(sources: list[Path], reposi
     undocumented = [
         f"{path.relative_to(repository)}: {name}"
         for path in sources
-        for name in _undocumented(path, functions=path.relative_to(repository).parts[0] in {"quant", "contract"})
+        for name in _undocumented(
+            path, functions=path.relative_to(repository).parts[0] in {"quant", "contract", "facsimile"}
+        )
     ]
     assert not undocumented, "without a docstring:\n" + "\n".join(undocumented)
 

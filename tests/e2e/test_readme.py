@@ -16,7 +16,7 @@ from tests.e2e.service import Process, Service
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHOWN = "http://127.0.0.1:8000"
-SMALLER = ((r'"limit": 64', '"limit": 2'), (r"--limit 64", "--limit 2"), (r"(quant quantize .*)", r"\1 --limit 2"))
+SMALLER = ((r'"limit": 64', '"limit": 2'), (r"--limit 64", "--limit 2"), (r"(facsimile quantize .*)", r"\1 --limit 2"))
 """The only changes: 64 prompts of a set take minutes, and show nothing that two do not."""
 
 CURL = '#!/bin/sh\nexec {curl} --fail-with-body "$@"\n'

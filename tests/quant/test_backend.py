@@ -179,7 +179,7 @@ def test_quantizing_while_loading_needs_no_data_and_is_saved(tiny: TinyWorld, tm
 
 
 def test_quantizing_while_loading_with_calibrated_scales_is_refused(tiny: TinyWorld) -> None:
-    with pytest.raises(CheckpointError, match="python -m quant quantize"):
+    with pytest.raises(CheckpointError, match="facsimile quantize"):
         UNet2DConditionModel.from_pretrained(
             tiny.description.source, subfolder="unet", quantization_config=FacsimileConfig()
         )

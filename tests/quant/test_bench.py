@@ -1,4 +1,4 @@
-"""`python -m quant bench`, run, killed and read as a user does."""
+"""`facsimile bench`, run, killed and read as a user does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from quant.cli import app
+from facsimile.__main__ import app
 from quant.sampling.seeds import EVALUATION_SEED
 from tests.quant.conftest import TinyWorld
 
@@ -30,7 +30,7 @@ Json = dict[str, Any]
 def _arguments(tiny: TinyWorld, folder: Path, output: str, cache: str, *more: object) -> list[str]:
     prompts = folder / "own.txt"
     prompts.write_text("\n".join(PROMPTS), encoding="utf-8")
-    fixed = ("bench", "--model", "tiny", "--models", tiny.models, "--variant-folders", tiny.variants)
+    fixed = ("bench", "tiny", "--models", tiny.models, "--variant-folder", tiny.variants)
     places = ("--prompts", prompts, "--output", folder / output, "--cache", folder / cache)
     return [str(argument) for argument in (*fixed, *places, *more)]
 
@@ -94,7 +94,7 @@ def test_the_markdown_names_files_that_are_there(reported: Path) -> None:
 
 
 def test_a_prompt_cannot_write_into_the_page(tiny: TinyWorld, tmp_path: Path) -> None:
-    arguments = _arguments(tiny, tmp_path, "report", "cache", "--variants", "w8a8-minmax", "--metric", "psnr")
+    arguments = _arguments(tiny, tmp_path, "report", "cache", "--variant", "w8a8-minmax", "--metric", "psnr")
     (tmp_path / "own.txt").write_text("<script>alert(1)</script> & 猫\n", encoding="utf-8")
     assert CliRunner().invoke(app, arguments).exit_code == 0
     page = (tmp_path / "report/report.html").read_text(encoding="utf-8")
@@ -103,7 +103,7 @@ def test_a_prompt_cannot_write_into_the_page(tiny: TinyWorld, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_with_the_same_figures(tiny: TinyWorld, reported: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "quant", *_arguments(tiny, tmp_path, "report", "cache")]
+    command = [sys.executable, "-m", "facsimile", *_arguments(tiny, tmp_path, "report", "cache")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120.0
@@ -119,7 +119,7 @@ def test_a_killed_run_resumes_with_the_same_figures(tiny: TinyWorld, reported: P
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--variants", "nope"), "w4a8-minmax"),
+        (("--variant", "nope"), "w4a8-minmax"),
         (("--metric", "beauty"), "psnr"),
         (("--metric", "lpips"), "lpips_alex"),
         (("--metric", "prompt_accuracy"), "128 x 128"),

@@ -13,7 +13,8 @@ import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from quant.checkpoints.checkpoint import CARD, digest, read_card, verify
+from quant.checkpoints.card_file import CARD, read_card
+from quant.checkpoints.checkpoint import digest, verify
 from quant.checkpoints.layout import quantized_layers
 from quant.checkpoints.pipelines import load_unsigned, load_variant
 from quant.errors import CheckpointError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.settings import ROOT
+from contract.places import ROOT
 from quant.identity import files_digest
 from tests.toy_model import save_toy_model
 

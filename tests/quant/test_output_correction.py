@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from quant.checkpoints.backend import FacsimileConfig
-from quant.checkpoints.checkpoint import save_checkpoint
+from quant.checkpoints.checkpoint import round_as_stored, save_checkpoint
 from quant.checkpoints.conversion import dequantize, quantize_dynamically
 from quant.checkpoints.layout import Layout
 from quant.errors import CheckpointError, RecipeMismatch, TimestepError
@@ -172,8 +172,7 @@ def _saved(folder: Path) -> UNet2DConditionModel:
     layout = quantize_dynamically(unet, Layout(keep_float=KEPT, schedule=TIMESTEPS, output_correction=True))
     attach(unet, _correction())
     save_checkpoint(pipeline, unet, layout, folder)
-    for parameter in unet.parameters():
-        parameter.data = parameter.data.float()
+    round_as_stored(pipeline, unet)
     return unet  # type: ignore[no-any-return]
 
 

@@ -42,7 +42,7 @@ def test_a_cap_holds_for_onednn_and_for_native_kernels() -> None:
 
 
 def test_a_wrong_cap_is_one_clear_line() -> None:
-    done = _run("sse9", "-m", "quant", "engine")
+    done = _run("sse9", "-m", "facsimile", "engine")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     said = " ".join(done.stderr.split())
     assert "kernel-unavailable: FACSIMILE_MAX_CPU_ISA is 'sse9': it can be avx2, avx512_vnni, avx512_bf16, amx" in said

@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from quant.checkpoints.checkpoint import save_checkpoint
+from quant.checkpoints.checkpoint import round_as_stored, save_checkpoint
 from quant.checkpoints.conversion import dequantize
 from quant.checkpoints.layout import Layout, prepare, quantized_layers
 from quant.errors import CheckpointError, RecipeMismatch, TimestepError
@@ -72,8 +72,7 @@ def _saved(layout: Layout, folder: Path, unet: UNet2DConditionModel | None = Non
     pipeline = build_tiny_pipeline()
     pipeline.unet = denoiser = quantized(layout, unet)
     save_checkpoint(pipeline, denoiser, layout, folder)
-    for parameter in denoiser.parameters():
-        parameter.data = parameter.data.float()
+    round_as_stored(pipeline, denoiser)
     return denoiser
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from contract.catalogue import read_models
-from contract.settings import ROOT
+from contract.places import ROOT
 from quant.quantization.resolution import Resolution
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from quant.engine.native.library import SOURCE, library_path
+from quant.engine.native.library import BUILD, SOURCE, library_path
 
 FLAGS = [
     "-std=c++20", "-O3", "-fPIC", "-fopenmp", "-ffp-contract=fast", "-Wall", "-Wno-uninitialized",
@@ -34,7 +34,7 @@ def compile_kernels() -> Path:
         raise RuntimeError(
             "g++ is not installed: quantized layers run on oneDNN alone, the passes around them in torch"
         )
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     torch_folder = Path(torch.__file__).parent
     includes = [f"-I{torch_folder / 'include'}", f"-I{torch_folder / 'include/torch/csrc/api/include'}"]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -55,8 +55,8 @@ def compile_kernels() -> Path:
             str(openmp), f"-Wl,-rpath,{libraries}",
         ])  # fmt: skip
         linked.replace(target)
-    for old in target.parent.glob("*.so"):
-        if old != target:
+    for old in BUILD.glob("*.so"):  # in the user's cache folder they may be another environment's
+        if old != target and target.parent == BUILD:
             old.unlink()
     return target
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cache
 from pathlib import Path
 
 import torch
 
+from contract.places import installed, user_cache
 from quant.engine import processor
 
 SOURCE = Path(__file__).parent / "source"
 BUILD = Path(__file__).parent / "build"
+"""Where a checkout and an image have the library."""
 
 
 def library_path() -> Path:
-    """Where the library for these sources and this torch belongs; any change of either gives another name."""
+    """Where the library for these sources and this torch is, or belongs; any change of either gives another name.
+
+    It belongs beside the sources, or, where these are installed or cannot be written to, in the user's cache folder."""
     digest = hashlib.sha256(torch.__version__.encode())
     for path in sorted(SOURCE.iterdir()):
         digest.update(path.name.encode() + path.read_bytes())
-    return BUILD / f"facsimile-{digest.hexdigest()[:16]}.so"
+    name = f"facsimile-{digest.hexdigest()[:16]}.so"
+    beside = BUILD / name
+    if beside.is_file() or (not installed() and os.access(BUILD if BUILD.is_dir() else BUILD.parent, os.W_OK)):
+        return beside
+    return user_cache() / "kernels" / name
 
 
 @cache
@@ -31,7 +40,7 @@ def status() -> str:
     if not torch.cpu._is_avx512_supported() or not torch.cpu._is_avx512_bf16_supported():
         return f"this processor lacks AVX-512 with BF16 ({features})"
     if not library_path().is_file():
-        return "not compiled: `make setup`, or `python -m quant.engine.native.compilation`, does it"
+        return "not compiled: `python -m quant.engine.native.compilation` does it, as does `make setup`"
     try:
         torch.ops.load_library(library_path())
     except OSError as error:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from contract.catalogue import ModelDescription
+from contract.places import ROOT
 from contract.recipe import Recipe, read_presets
-from contract.settings import ROOT
 from quant.checkpoints.layout import quantized_layers
 from quant.checkpoints.pipelines import denoiser_of, load_reference, load_variant
 from quant.errors import ModelError, RecipeMismatch
