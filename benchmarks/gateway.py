@@ -34,7 +34,7 @@ from contract.announcements import Announcement, announce
 from contract.broker import WORKER_TIMEOUTS, generate_queue
 from contract.catalogue import Catalogue, read_models
 from contract.job_store import JobStore
-from contract.settings import ROOT
+from contract.places import ROOT
 
 MODEL = "shapes-sd"
 BODY = json.dumps({"model": MODEL, "prompt": "a large red cube", "variant": "w8a8-minmax"})

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import worker.execution
-from contract.settings import ROOT
+from contract.places import ROOT
 from contract.transitions import find, submit
 from tests.contract.conftest import submission
 from tests.worker.test_execution import RESULT
