@@ -18,7 +18,7 @@ from contract.logs import adopt_loggers, configure_logs
 from contract.output import CapturedOutput
 from contract.settings import check_names, explain
 from worker.claims import ClaimLoop
-from worker.compute import ComputeThread
+from worker.compute import ComputeThread, yield_session
 from worker.execution import execute
 from worker.heartbeat import Heartbeat
 from worker.metrics import serve_metrics
@@ -56,6 +56,8 @@ def main(
         serve_metrics(metrics_host, metrics_port)
     if Served.GENERATE in queues:
         compute.run(lambda: warm_up(runtime))
+    else:
+        yield_session()
     claims, heartbeat = ClaimLoop(runtime, execute, compute), Heartbeat(runtime)
     worker_shutting_down.connect(lambda **_: runtime.patience.draining.set(), weak=False)
     output.withhold()

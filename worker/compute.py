@@ -38,15 +38,21 @@ class ComputeThread:
         return self._pool.submit(call).result()
 
 
-def _yield_to_others() -> None:
-    """Lowest priority for this thread, and for those that it will start. Not the idle class: a thread of it that holds
-    the interpreter's lock would keep the lease and the heartbeat waiting while pictures take all processors.
-
-    Where Linux groups processes by session, nice values count inside of a session only, and the session has one of its
-    own. It is changed where the worker leads its session; in a shell's, other processes would yield too."""
+def yield_session() -> None:
+    """Lowest priority for the whole session that this process leads: where Linux groups processes by session, nice
+    values count inside of a session only, and the session has one of its own. In a session that another process leads,
+    such as a shell's, nothing changes."""
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
         if os.getsid(0) == os.getpid() and _SESSION.exists():
             _SESSION.write_text(str(LOWEST), encoding="ascii")
+    except (AttributeError, OSError) as error:
+        _log.warning("calibrations do not yield to pictures", error=str(error))
+
+
+def _yield_to_others() -> None:
+    """Lowest priority for this thread, and for those that it will start. Not the idle class: a thread of it that holds
+    the interpreter's lock would keep the lease and the heartbeat waiting while pictures take all processors."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
     except (AttributeError, OSError) as error:
         _log.warning("calibrations do not yield to pictures", error=str(error))

@@ -144,7 +144,8 @@ class Service:
         return lines[0].removeprefix("ready: ") if lines else None
 
     def _ready(self) -> bool:
-        return bool(self.http.get("/readyz").json()["ready"])
+        seen = self.http.get("/readyz").json()
+        return bool(seen["ready"]) and seen["workers"] == 2  # the one that calibrates may take longer to start
 
 
 def _command_line(pid: int) -> str:

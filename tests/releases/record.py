@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 
-from tests.e2e.service import Process, Service, until
+from tests.e2e.service import Process, Service
 from tests.tiny_model import save_tiny_model
 
 RECIPE = """
@@ -57,7 +57,6 @@ def make_world(folder: Path) -> dict[str, str]:
 
 def work(service: Service) -> None:
     """Jobs of every kind that succeed, and then jobs in every other state."""
-    until(lambda: service.http.get("/readyz").json()["workers"] == 2, "both workers")
     for kind, body in (
         ("generations", SHORT),
         ("calibrations", CALIBRATION),

@@ -81,9 +81,10 @@ BACKGROUND = """
 import sys
 from pathlib import Path
 
-from worker.compute import ComputeThread
+from worker.compute import yield_session
 
-ComputeThread(background=sys.argv[1] == "background").run(lambda: None)
+if sys.argv[1] == "background":
+    yield_session()
 print(Path("/proc/self/autogroup").read_text().split()[-1])
 """
 
