@@ -5,6 +5,7 @@ is another question (`quant.anatomies`): several families share one class of den
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -65,8 +66,8 @@ class Family(ABC):
         return sampling.guidance_scale > 1.0
 
     def multiple_of(self, pipeline: Any) -> int:
-        """What sizes in pixels are multiples of."""
-        return int(pipeline.vae_scale_factor)
+        """What sizes in pixels are multiples of: whole latents, and 8 as diffusers has it."""
+        return math.lcm(8, int(pipeline.vae_scale_factor))
 
     def fixed_size(self, pipeline: Any) -> tuple[int, int] | None:
         """Width and height, where all pictures have the same."""

@@ -71,7 +71,7 @@ def test_a_negative_prompt_is_the_pipelines_own(name: str) -> None:
         ("sd1", None, {}, "draws from a prompt"),
         ("ddim", "a cube", {}, "takes no prompt"),
         ("ddim", None, {"width": 64}, "32 x 32 pixels only, not 64 x 32"),
-        ("sd1", "abc", {"width": 33}, "multiples of 2"),
+        ("sd1", "abc", {"width": 36}, "multiples of 8"),
         ("sd3", "abc", {"height": 34}, "multiples of 4"),
         ("sd3", "abc", {"scheduler": "ddim"}, "dpm\\+\\+2m, euler, heun, unipc"),
         ("ddim", None, {"scheduler": "pndm"}, "the model's own only"),
