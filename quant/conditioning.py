@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,8 +39,10 @@ class Conditioning:
         """How many pictures there are."""
         return len(self.scale)
 
+    @cached_property
     def by_branch(self) -> Rows:
-        """Rows of a call as served: all pictures of the first branch, then all of the second, [branches N, ...]."""
+        """Rows of a call as served: all pictures of the first branch, then all of the second, [branches N, ...]. The
+        same at every step."""
         return Rows({n: t.transpose(0, 1).flatten(0, 1) for n, t in self.tensors.items()}, self.shared)
 
     def pick(self, pictures: Tensor) -> Rows:
@@ -61,8 +64,8 @@ def branched(parts: Mapping[str, tuple[Tensor | None, Tensor]], count: int, scal
         name: torch.stack([with_it] if without is None else [without, with_it], dim=1)
         for name, (without, with_it) in parts.items()
     }
-    branches = next(iter(tensors.values())).shape[1] if tensors else 1
-    return Conditioning(tensors, torch.full((count,), scale), branches)
+    first = next(iter(tensors.values()))
+    return Conditioning(tensors, torch.full((count,), scale, device=first.device), first.shape[1])
 
 
 def guide(outputs: Tensor, scale: Tensor) -> Tensor:

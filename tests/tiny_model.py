@@ -6,19 +6,15 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
-
-def _tokenizer() -> CLIPTokenizer:
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=16)
+from tests.support.tiny_families import clip_tokenizer
 
 
 def build_tiny_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     """64 x 64 pixels, latents 4 x 32 x 32, a UNet with every kind of layer that the real one has."""
     torch.manual_seed(seed)
-    tokenizer = _tokenizer()
+    tokenizer = clip_tokenizer()
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=32, intermediate_size=37, num_attention_heads=4, num_hidden_layers=2,

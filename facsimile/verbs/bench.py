@@ -13,6 +13,7 @@ from quant.checkpoints.pipelines import describe_folder
 from quant.errors import EvaluationError
 from quant.fidelity.evaluation import EvaluationJob, evaluate
 from quant.fidelity.report.report import Report, write_report
+from quant.sampling.progress import silent
 from quant.sampling.prompts import OWN_SET, load_prompt_set, seen_prompts
 from quant.sampling.seeds import EVALUATION_SEED
 
@@ -74,11 +75,7 @@ def bench(
     if output is not None:
         make_writable(Path(output))
     measured = make_writable(cache_folder() / "evaluation-cache" if cache is None else Path(cache))
-    report = evaluate(job, measured, on_progress or _silent)
+    report = evaluate(job, measured, on_progress or silent)
     if output is not None:
         write_report(report, Path(output))
     return report
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Reports nothing."""

@@ -15,6 +15,7 @@ from quant.fidelity.backbone import Backbones
 from quant.fidelity.comparison import CONSISTENCY, evaluate
 from quant.fidelity.metric import metric
 from quant.fidelity.metric_choice import choose
+from quant.sampling.progress import silent
 from quant.sampling.prompts import Prompt
 from quant.sampling.request import Sampling
 
@@ -70,8 +71,4 @@ def compare(
     texts: Sequence[str | None] = [prompts] if prompts is None or isinstance(prompts, str) else prompts
     asked = [Prompt("", text) for text in texts for _ in range(num_images)]
     keys = tuple(each.key for each in chosen if not each.of_sets)
-    return evaluate(first, {"variant": second}, asked, sampling, keys, on_progress or _silent)["variant"]
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Reports nothing."""
+    return evaluate(first, {"variant": second}, asked, sampling, keys, on_progress or silent)["variant"]

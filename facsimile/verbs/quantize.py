@@ -11,6 +11,7 @@ from contract.recipe import Recipe
 from facsimile.verbs.load import opened
 from quant.quantization.in_memory import calibration_prompts, quantized_copy
 from quant.quantization.presets import recipe_named
+from quant.sampling.progress import silent
 
 
 def quantize(
@@ -46,12 +47,8 @@ def quantize(
     reference = opened(pipeline)
     plan = recipe_named(recipe) if isinstance(recipe, str) else recipe
     plan, chosen = calibration_prompts(reference, plan, prompts)
-    return quantized_copy(reference, plan, chosen, size, _telling(on_progress))
+    return quantized_copy(reference, plan, chosen, size, _with_note(on_progress or silent))
 
 
-def _telling(on_progress: Callable[[str, int, int, str], None] | None) -> Callable[..., None]:
-    def tell(stage: str, done: int, total: int, note: str = "", /) -> None:
-        if on_progress is not None:
-            on_progress(stage, done, total, note)
-
-    return tell
+def _with_note(on_progress: Callable[[str, int, int, str], None]) -> Callable[..., None]:
+    return lambda stage, done, total, note="": on_progress(stage, done, total, note)

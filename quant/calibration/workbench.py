@@ -28,6 +28,7 @@ from quant.layers.time_path.schedule import Schedule
 from quant.layers.timesteps import SampleGroups
 from quant.layers.trainable.input import InputQuantizer
 from quant.layers.trainable.layer import FakeQuantizedLayer
+from quant.sampling.progress import silent
 from quant.sampling.request import Asked, Sampling
 from quant.sampling.walk import Walk
 
@@ -78,7 +79,7 @@ class Workbench:
             round_in_place(self.student, anatomy_of(self.reference).time_path(self.student), layout.time_bits)
         self.groups.follow(self.student, anatomy_of(self.reference).clock)
         self.journal = Journal(None)
-        self.progress: Progress = _silent
+        self.progress: Progress = silent
         self._trajectories: Trajectories | None = None
         self._samples: Samples | None = None
 
@@ -251,10 +252,6 @@ def shared_inputs(denoiser: nn.Module, names: Iterable[str], run: Callable[[], A
         for handle in handles:
             handle.remove()
     return shared
-
-
-def _silent(stage: str, done: int, total: int, note: str = "") -> None:
-    """Reports nothing."""
 
 
 def with_bits(layout: Layout, layers: dict[str, FakeQuantizedLayer]) -> Layout:

@@ -107,7 +107,9 @@ def prepare(denoiser: nn.Module, layout: Layout) -> Plan:
     names = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     timed = [] if path is None else [name for name in names if path.has(name)]
     others = [name for name in names if name not in set(timed)]
-    gone = [] if path is None else [*path.projections, *(f"{name}.linear_1" for name in path.embedders)]
+    gone = (
+        [] if path is None else [*path.projections, *(f"{name}.linear_{i}" for name in path.embedders for i in (1, 2))]
+    )
     _check_patterns(layout.keep_float, [*others, *timed, *gone])
     _check_patterns(layout.layer_bits, others)
     kept = {name for name in others if any(fnmatchcase(name, pattern) for pattern in layout.keep_float)}

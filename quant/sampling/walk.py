@@ -35,7 +35,7 @@ class State:
     def rows(self) -> tuple[Tensor, Tensor, Rows]:
         """The arguments of a call for all branches: first of all pictures without the condition, then with it."""
         latents = torch.cat([self.latents] * self.conditioning.branches)
-        return latents, self.timestep.expand(len(latents)), self.conditioning.by_branch()
+        return latents, self.timestep.expand(len(latents)), self.conditioning.by_branch
 
 
 def initial_noise(shape: tuple[int, ...], seeds: Sequence[int]) -> tuple[Tensor, list[torch.Generator]]:

@@ -83,8 +83,12 @@ def code(denoiser: nn.Module, path: TimePath, bits: int) -> None:
     """Puts coded projections in place of those in floating point, in place."""
     for name in path.projections:
         layer: Any = denoiser.get_submodule(name)
-        if not isinstance(layer, CodedProjection):
-            denoiser.set_submodule(name, CodedProjection.of(layer, bits))
+        if isinstance(layer, CodedProjection):
+            continue
+        coded_layer = CodedProjection.of(layer, bits)
+        if isinstance(layer, Projection):  # the schedule that makes its rows goes on making them
+            coded_layer.look_up(layer.schedule)
+        denoiser.set_submodule(name, coded_layer)
 
 
 def lay_out_coded(denoiser: nn.Module, path: TimePath, bits: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,9 +27,10 @@ class RequestSchedule(Schedule):
     Every thread has its own. They are kept until conditioning of other values, another dtype or another device comes;
     whoever changes the layers' weights after a call calls `forget`."""
 
-    def __init__(self, timesteps: Sequence[float], path: TimePath) -> None:
+    def __init__(self, timesteps: Sequence[float], path: TimePath, width: int) -> None:
+        """`width`: values in a row of all projections together."""
         super().__init__(timesteps)
-        self._path = path
+        self._path, self._width = path, width
         self._place = PerThread[int | Tensor](0)
         self._made_for: PerThread[dict[str, Tensor]] = PerThread({})
 
@@ -88,24 +90,23 @@ class RequestSchedule(Schedule):
 
     def _too_large(self, denoiser: nn.Module, request: Request) -> bool:
         pictures = max((len(tensor) for tensor in request.values()), default=1)
-        layers: list[Any] = [denoiser.get_submodule(name) for name in self._path.projections]
-        values = sum(layer.out_features for layer in layers)
-        return len(self) * pictures * values * _weight(denoiser, self._path).element_size() > HELD_BYTES
+        return len(self) * pictures * self._width * _weight(denoiser, self._path).element_size() > HELD_BYTES
 
 
-class Projection(nn.Module):
+class Projection(nn.Module, ABC):
     """A projection of the time path that is looked up, whatever its weight is made of."""
 
     schedule: RequestSchedule
     made: PerThread[Tensor | None]
 
     def look_up(self, schedule: RequestSchedule) -> None:
-        """From now on, in rows of that schedule."""
+        """From now on, in rows of that schedule, which are made at the next call."""
         self.schedule, self.made = schedule, PerThread(None)
+        schedule.forget()
 
+    @abstractmethod
     def compute(self, x: Tensor) -> Tensor:
         """The layer itself: [M, E] to [M, C]."""
-        raise NotImplementedError
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         if "schedule" in self.__dict__:
@@ -149,7 +150,7 @@ def per_request(denoiser: nn.Module, path: TimePath, timesteps: Sequence[float],
     projections: list[Any] = [denoiser.get_submodule(name) for name in path.projections]
     if not all(isinstance(projection, Projection) for projection in projections):
         path.refuse_touched(denoiser)
-    schedule = RequestSchedule(timesteps, path)
+    schedule = RequestSchedule(timesteps, path, sum(projection.out_features for projection in projections))
     for projection in projections:
         if not isinstance(projection, Projection):
             projection.__class__ = RequestProjection

@@ -1,0 +1,7 @@
+"""Where progress is told."""
+
+from __future__ import annotations
+
+
+def silent(*_: object) -> None:
+    """Reports nothing."""
