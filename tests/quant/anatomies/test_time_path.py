@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from quant.conditioning import Rows
 from quant.discovery import anatomy_of, family_of
 from quant.errors import RecipeMismatch, TimestepError
+from quant.layers.time_path.coded import CodedProjection, code
 from quant.layers.time_path.serving import serve
 from quant.sampling.request import Sampling
 from quant.sampling.walk import Walk
@@ -153,3 +154,23 @@ def test_roles_stages_and_blocks_are_there(name: str) -> None:
     assert world.anatomy.bottleneck(world.denoiser) in names
     assert sum(isinstance(module, world.anatomy.blocks) for module in world.denoiser.modules()) >= 3
     assert world.anatomy.channels(world.denoiser) == world.walk.latents.shape[1]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("name", ["sdxl", "sd3"])
+def test_projections_of_few_bits_are_multiplied_once_a_request(
+    name: str, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a calibration in memory: rows were made in floating point before the weights became codes."""
+    world = World(name)
+    path, served = world.anatomy.time_path(world.denoiser), world.served("per_request")
+    exact = [world.call(served, *world.at(timestep)) for timestep in world.timesteps]
+    code(served, path, bits)
+    serve(served, path, "per_request", world.timesteps, world.anatomy.clock)
+    calls: list[nn.Module] = []
+    compute = CodedProjection.compute
+    monkeypatch.setattr(CodedProjection, "compute", lambda self, x: (calls.append(self), compute(self, x))[1])
+    rounded = [world.call(served, *world.at(timestep)) for timestep in world.timesteps]
+    assert len(calls) == len(set(calls)) == len(path.projections)
+    errors = [float((a - b).norm() / b.norm()) for a, b in zip(rounded, exact, strict=True)]
+    assert 0.0 < max(errors) < 0.3
