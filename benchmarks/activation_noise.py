@@ -22,11 +22,12 @@ from benchmarks.result import AsJson, Keep, save, stderr, stdout
 from benchmarks.shape import ROOT
 from contract.recipe import Recipe, read_recipe
 from contract.stages import Nearest, NoFineTuning, SameBits, Stages
+from quant.calibration.bench import Bench, open_bench
 from quant.calibration.input_sensitivity import input_sensitivities
-from quant.calibration.stages import bits_over_time, inputs, ranges, weight_scales
-from quant.calibration.stages.run import open_bench
-from quant.calibration.trajectories import record
-from quant.calibration.workbench import Run, Workbench
+from quant.calibration.run import Run
+from quant.calibration.stage import stages as all_stages
+from quant.calibration.stages import bits_over_time, inputs
+from quant.calibration.trajectories import Drawn, final_latents
 from quant.checkpoints.pipelines import load_reference
 from quant.cli.options import MODELS, PROMPTS, describe
 from quant.discovery import find
@@ -34,7 +35,7 @@ from quant.fidelity.statistics import summarize
 from quant.quantizers.activation import FLOAT_BITS
 from quant.sampling.prompts import load_prompts
 from quant.sampling.request import Sampling
-from quant.sampling.walk import State, Walk, denoise_with
+from quant.sampling.walk import State, Walk
 
 MODEL, PROMPT_SET = "shapes-sd", "shapes-plain"
 SEED = 7_000_000
@@ -55,7 +56,7 @@ Json = dict[str, Any]
 def measure(name: str, pictures: int, threads: int) -> Json:
     """The error of the final latents with the recipe's activation ranges, and each layer's share of the last step's."""
     torch.set_num_threads(threads)
-    bench = _bench(read_recipe(ROOT / "recipes" / f"{name}.toml"))
+    bench, drawn = _calibrated(read_recipe(ROOT / "recipes" / f"{name}.toml"))
     prompts = tuple(prompt.text for prompt in load_prompts(PROMPTS, PROMPT_SET, "validation", pictures))
     walks = Run(prompts, replace(bench.run.sampling, seed=SEED)).walks(bench.pipeline, pictures)
     truth = _final(bench, walks, student=False)
@@ -65,7 +66,7 @@ def measure(name: str, pictures: int, threads: int) -> Json:
         with_bits = _relax(bench, steps[-last:])
         errors[f"last {last}"] = _relative(_final(bench, walks, student=True), truth)
         _restore(bench, with_bits)
-    sensitivities = input_sensitivities(bench, PROBED)
+    sensitivities = input_sensitivities(bench, drawn, PROBED)
     for share in SHARES:
         with_bits = _bits(bench)
         bits_over_time.raise_bits(bench, sensitivities, share, FLOAT_BITS)
@@ -85,7 +86,7 @@ def measure(name: str, pictures: int, threads: int) -> Json:
     }
 
 
-def _bench(recipe: Recipe) -> Workbench:
+def _calibrated(recipe: Recipe) -> tuple[Bench, Drawn]:
     """Calibrated as the recipe says, but with the same bits at all steps, and its weights in floating point."""
     own = recipe.complete(find(quant.methods, recipe.method).STAGES)
     without = {"rounding": Nearest(), "fine_tuning": NoFineTuning(), "bits_over_time": SameBits()}
@@ -98,35 +99,34 @@ def _bench(recipe: Recipe) -> Workbench:
         seed=asked.seed, num_inference_steps=asked.num_inference_steps, guidance_scale=asked.guidance_scale
     )
     bench = open_bench(pipeline, recipe, stages, Run(prompts, sampling))
-    for stage in (inputs, weight_scales, ranges):
-        stderr.print(stage.__name__.rpartition(".")[2], style="dim")
-        stage.apply(bench)
-    bench.quantize_weights(False)
-    return bench
+    drawn = inputs.draw(stages.inputs, bench)
+    for stage in ("weight_scales", "ranges"):
+        stderr.print(stage, style="dim")
+        all_stages()[stage].apply(getattr(stages, stage), bench, drawn)
+    bench.student.quantize_weights(False)
+    return bench, drawn
 
 
-def _relax(bench: Workbench, steps: Iterable[int], names: Iterable[str] | None = None) -> dict[str, Tensor]:
+def _relax(bench: Bench, steps: Iterable[int], names: Iterable[str] | None = None) -> dict[str, Tensor]:
     """Puts the inputs of layers to floating point at steps; returns the bits as they were."""
     before = _bits(bench)
     for name in names or before:
-        bench.quantizers[name].bits[list(steps)] = FLOAT_BITS
+        bench.student.quantizers[name].bits[list(steps)] = FLOAT_BITS
     return before
 
 
-def _bits(bench: Workbench) -> dict[str, Tensor]:
-    return {name: quantizer.bits.clone() for name, quantizer in bench.quantizers.items()}
+def _bits(bench: Bench) -> dict[str, Tensor]:
+    return {name: quantizer.bits.clone() for name, quantizer in bench.student.quantizers.items()}
 
 
-def _restore(bench: Workbench, bits: dict[str, Tensor]) -> None:
+def _restore(bench: Bench, bits: dict[str, Tensor]) -> None:
     for name, own in bits.items():
-        bench.quantizers[name].bits.copy_(own)
+        bench.student.quantizers[name].bits.copy_(own)
 
 
-@torch.no_grad()
-def _final(bench: Workbench, walks: list[Walk], *, student: bool) -> Tensor:
-    again = [walk.again() for walk in walks]
-    record(again, denoise_with(bench.pipeline, bench.student if student else bench.reference), lambda *_: None)
-    return torch.cat([walk.latents for walk in again])
+def _final(bench: Bench, walks: list[Walk], *, student: bool) -> Tensor:
+    denoiser = bench.student.denoiser if student else bench.reference
+    return final_latents([walk.again() for walk in walks], bench.denoise(denoiser))
 
 
 def _relative(found: Tensor, truth: Tensor) -> list[float]:
@@ -143,7 +143,7 @@ def _geometric(values: list[float]) -> Json:
 
 
 @torch.no_grad()
-def _layers(bench: Workbench, walks: list[Walk]) -> list[Json]:
+def _layers(bench: Bench, walks: list[Walk]) -> list[Json]:
     """By how much of itself the squared error of the guided output at the last step falls when a layer's input is not
     quantized there, largest first, on the reference's states; and the same for the first ones of this list together."""
     states = [_last_state(bench, walk.again()) for walk in walks]
@@ -156,7 +156,7 @@ def _layers(bench: Workbench, walks: list[Walk]) -> list[Json]:
         _restore(bench, before)
         return (whole - error) / whole
 
-    ranked = sorted(((saved([name]), name) for name in bench.quantizers), reverse=True)
+    ranked = sorted(((saved([name]), name) for name in bench.student.quantizers), reverse=True)
     names = [name for _, name in ranked]
     return [
         {"layer": name, "alone": share, "with_those_before": saved(names[: place + 1])}
@@ -164,9 +164,9 @@ def _layers(bench: Workbench, walks: list[Walk]) -> list[Json]:
     ]
 
 
-def _last_state(bench: Workbench, walk: Walk) -> tuple[State, Tensor]:
+def _last_state(bench: Bench, walk: Walk) -> tuple[State, Tensor]:
     """What the reference sees at its last step, and its guided output."""
-    denoise = denoise_with(bench.pipeline, bench.reference)
+    denoise = bench.denoise(bench.reference)
     while True:
         state = walk.state
         output = denoise(*state.rows)
@@ -175,8 +175,8 @@ def _last_state(bench: Workbench, walk: Walk) -> tuple[State, Tensor]:
         walk.advance(output)
 
 
-def _output_error(bench: Workbench, walks: list[Walk], states: list[tuple[State, Tensor]]) -> float:
-    student = denoise_with(bench.pipeline, bench.student)
+def _output_error(bench: Bench, walks: list[Walk], states: list[tuple[State, Tensor]]) -> float:
+    student = bench.denoise(bench.student.denoiser)
     return sum(
         float((walk.guided(student(*state.rows)) - wanted).square().sum())
         for walk, (state, wanted) in zip(walks, states, strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -13,20 +12,7 @@ from contract.errors import RecipeError
 from contract.faults import faults
 from contract.identifier import IDENTIFIER_RULE, is_identifier
 from contract.patterns import LAYERS, METHOD
-from contract.stages import (
-    FineGrained,
-    FineTuning,
-    LearnedRanges,
-    Nearest,
-    NoFineTuning,
-    ObservedRanges,
-    ProgressiveRanges,
-    SameBits,
-    StageOptions,
-    Stages,
-    Tdac,
-    UniformSteps,
-)
+from contract.stages import Setting, StageOptions, Stages
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=LAYERS)]
 
@@ -109,54 +95,24 @@ class Recipe(BaseModel):
             stages = method.changed(self.stages)
         except ValidationError as error:
             raise RecipeError(f"stages: {faults(error)}") from error
-        for fault in (*_range_faults(self, stages), *_input_faults(self, stages), *_training_faults(self, stages)):
-            raise RecipeError(fault)
+        setting = self._setting(stages)
+        for option in stages.options().values():
+            for fault in option.faults(setting):
+                raise RecipeError(fault)
         return stages
 
-
-def _range_faults(recipe: Recipe, stages: Stages) -> Iterator[str]:
-    """What is wrong with ranges and bits over the steps."""
-    groups, steps = recipe.timestep_groups, recipe.calibration.num_inference_steps
-    shared = groups == 1 or (groups is None and not stages.per_step)
-    learned = isinstance(stages.ranges, LearnedRanges) or (
-        isinstance(stages.rounding, FineGrained) and stages.rounding.learn_ranges
-    )
-    if learned and not shared:
-        yield f"learned ranges are shared by all steps: timestep_groups must be 1, not {groups or steps}"
-    if isinstance(stages.ranges, ProgressiveRanges) and (shared or groups not in (None, steps)):
-        yield f"progressive ranges are one for every step: timestep_groups must be {steps} or left out"
-    relaxed = stages.bits_over_time
-    if isinstance(relaxed, SameBits):
-        return
-    if relaxed.bits < recipe.activation_bits:
-        yield f"relaxed steps have {relaxed.bits} bits, fewer than activation_bits {recipe.activation_bits}"
-    if shared or groups not in (None, steps):
-        yield "relaxed steps need a range for every step: leave timestep_groups out, with a method that has one"
-
-
-def _input_faults(recipe: Recipe, stages: Stages) -> Iterator[str]:
-    """What is wrong with the calibration inputs."""
-    prompts, steps = recipe.calibration.num_prompts, recipe.calibration.num_inference_steps
-    if isinstance(stages.inputs, Tdac) and prompts < steps:
-        yield f"TDAC takes one sample of every prompt: {prompts} prompts cannot cover {steps} steps"
-    if isinstance(stages.inputs, UniformSteps) and stages.inputs.steps > steps:
-        yield f"uniform inputs of {stages.inputs.steps} steps: the sampler has {steps}"
-
-
-def _training_faults(recipe: Recipe, stages: Stages) -> Iterator[str]:
-    """What is wrong with the optimization of weights and scales."""
-    trained = not isinstance(stages.rounding, Nearest) or not isinstance(stages.fine_tuning, NoFineTuning)
-    if recipe.dynamic_activations and (trained or not isinstance(stages.ranges, ObservedRanges)):
-        yield "dynamic_activations have no ranges to calibrate: only rounding to the nearest goes with them"
-    tuning = stages.fine_tuning
-    if not isinstance(tuning, FineTuning):
-        return
-    if tuning.target == "reference_trajectory" and tuning.kind != "serial_to_parallel":
-        yield f"target reference_trajectory: {tuning.kind} fine-tuning is on the reference's trajectory already"
-    if tuning.time_tables and stages.time_path.kind != "precalculate":
-        yield "time_tables: there are none to train unless time_path is precalculate"
-    if tuning.guided and recipe.calibration.guidance_scale <= 1.0:
-        yield f"guided fine-tuning needs guidance: guidance_scale is {recipe.calibration.guidance_scale}"
+    def _setting(self, stages: Stages) -> Setting:
+        """What this recipe says beside its stages."""
+        run = self.calibration
+        return Setting(
+            prompts=run.num_prompts,
+            steps=run.num_inference_steps,
+            guidance_scale=run.guidance_scale,
+            activation_bits=self.activation_bits,
+            groups=self.timestep_groups or (run.num_inference_steps if stages.per_step else 1),
+            dynamic_activations=self.dynamic_activations,
+            time_path=stages.time_path.kind,
+        )
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -18,11 +18,11 @@ from benchmarks.methods.task import Task
 from benchmarks.methods.variant import Made, crowded, drop, make
 from contract.folders import replace_file
 from contract.recipe import Recipe
-from quant.calibration.workbench import Progress
 from quant.cli.options import describe
 from quant.errors import EvaluationError
 from quant.fidelity.evaluation import EvaluationJob, evaluate
 from quant.identity import machine as engine
+from quant.sampling.progress import Progress
 from quant.sampling.prompts import load_prompt_set, seen_prompts
 
 QUESTION = "methods"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -51,24 +51,6 @@ def sqnr(reference: Tensor, quantized: Tensor) -> float:
     return 10.0 * math.log10(signal / noise) if signal else float("-inf")
 
 
-def average_bits(bits: Mapping[str, int], parameters: Mapping[str, int]) -> float:
-    """The mean width of a weight: layers by name, weighted by their number of weights. Raises QuantError when the two
-    do not name the same layers, or none."""
-    if not bits or bits.keys() != parameters.keys():
-        raise QuantError("average bits need widths and numbers of weights of the same layers")
-    return sum(bits[layer] * parameters[layer] for layer in bits) / sum(parameters.values())
-
-
-def total_noise(bits: Mapping[str, int], candidates: Iterable[Candidate]) -> float:
-    """The sum of the noise-to-signal ratios of layers at these widths: the model's, if noises of layers add up. Raises
-    RecipeMismatch where a layer was not measured at its width."""
-    measured = {(one.layer, one.bits): one.noise for one in candidates}
-    missing = [f"{layer} at {width} bits" for layer, width in bits.items() if (layer, width) not in measured]
-    if missing:
-        raise RecipeMismatch(f"not measured: {', '.join(missing)}")
-    return math.fsum(measured[choice] for choice in bits.items())
-
-
 def ranking(candidates: Sequence[Candidate], base: int, lifted: int) -> list[tuple[str, float]]:
     """Layers and the noise that leaves the output per bit spent when they go from `base` to `lifted` bits, the most
     worthwhile first, equals as given. A layer that was not measured at `lifted` bits counts as noiseless there.
@@ -105,7 +87,7 @@ def greedy(candidates: Sequence[Candidate], base: int, lifted: int, extra: float
 
 
 def integer_programme(candidates: Sequence[Candidate], base: int, extra: float) -> dict[str, int]:
-    """Bits of every layer, out of the widths it was measured at, with the least `total_noise` of all choices whose
+    """Bits of every layer, out of the widths it was measured at, with the least sum of noises of all choices whose
     average width of a weight is at most `base` + `extra`: an integer programme as in MixDQ (arXiv 2405.17873), solved
     by HiGHS to 1e-9 of the noise at `base` bits.
 

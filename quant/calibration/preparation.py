@@ -1,4 +1,4 @@
-"""From a recipe's options to the layout of one model."""
+"""From a recipe's options to the layout of one model, and to the graph that the layout asks for."""
 
 from __future__ import annotations
 
@@ -7,13 +7,29 @@ from itertools import pairwise
 from diffusers import DiffusionPipeline
 
 from contract.recipe import Recipe
-from contract.stages import FineTuning, NoCorrection, Stages
-from quant.checkpoints.layout import Layout
+from contract.stages import NoCorrection, Stages
+from quant.checkpoints.layout import Layout, Plan, prepare
 from quant.checkpoints.pipelines import denoiser_of
 from quant.discovery import anatomy_of, family_of
 from quant.errors import RecipeMismatch
+from quant.layers.time_path.delta import add_deltas
+from quant.layers.time_path.serving import serve
 from quant.sampling.request import Sampling
 from quant.sampling.schedulers import new_scheduler
+
+
+def graph_of(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, size: tuple[int, int]) -> tuple[Layout, Plan]:
+    """Brings the pipeline's denoiser into the graph that will be served, in floating point and in place: shortcuts
+    split, time path replaced. Raises what `layout_of` and `prepare` raise."""
+    layout, denoiser = layout_of(pipeline, recipe, stages, size), denoiser_of(pipeline)
+    plan = prepare(denoiser, layout)
+    if layout.replaces_time_path:
+        anatomy = anatomy_of(denoiser)
+        path = anatomy.time_path(denoiser)
+        serve(denoiser, path, layout.time_path, layout.schedule, anatomy.clock)
+        if layout.time_deltas:
+            add_deltas(denoiser, path, len(layout.schedule))
+    return layout, plan
 
 
 def layout_of(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, size: tuple[int, int]) -> Layout:
@@ -30,7 +46,7 @@ def layout_of(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, size:
     timesteps, time_path = _sampler_timesteps(pipeline, recipe, size), stages.time_path.kind
     if time_path == "precalculate" and anatomy.time_path(denoiser).request:  # as far as it goes: once a request
         time_path = "per_request"
-    trained = isinstance(stages.fine_tuning, FineTuning) and stages.fine_tuning.time_tables
+    trained = stages.fine_tuning.trains_time_tables
     corrected = not isinstance(stages.output_correction, NoCorrection)
     return Layout(
         weight_bits=recipe.weight_bits,

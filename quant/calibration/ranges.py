@@ -29,44 +29,45 @@ Observers = dict[str, dict[int, Observer]]
 """By quantizer, by group of timesteps."""
 
 
-def new_observer(kind: str, bits: int, seed: int) -> Observer:
-    """An observer by its file's name."""
-    if kind == "ema":
-        return EmaObserver()
-    return MseObserver(bits, seed=seed) if kind == "mse" else MinMaxObserver()
+_NEW: dict[str, Callable[[int, int], Observer]] = {
+    "minmax": lambda bits, seed: MinMaxObserver(),
+    "ema": lambda bits, seed: EmaObserver(),
+    "mse": lambda bits, seed: MseObserver(bits, seed=seed),
+}
+"""How an observer is made for so many bits, by its file's name; those that draw at random take a seed."""
 
 
 @contextmanager
 def watch(quantizers: dict[str, InputQuantizer], kind: str) -> Iterator[Observers]:
     """Observes what goes into the quantizers while the context is open, each sample by the group of its timestep."""
-    found: Observers = {name: {} for name in quantizers}
+    observers: Observers = {name: {} for name in quantizers}
 
     def before(name: str, quantizer: InputQuantizer) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def observe(_: nn.Module, arguments: tuple[Any, ...]) -> None:
             x: Tensor = arguments[0]
             rows = quantizer.groups.rows(x.shape[0])
             for group in rows.unique().tolist():
-                if group not in found[name]:
+                if group not in observers[name]:
                     bits = int(quantizer.bits[group])
-                    found[name][group] = new_observer(kind, min(bits, 8), seed=group)
+                    observers[name][group] = _NEW[kind](min(bits, 8), group)
                 same = rows == group
-                found[name][group].observe(x if bool(same.all()) else x[same])
+                observers[name][group].observe(x if bool(same.all()) else x[same])
 
         return observe
 
     handles = [quantizer.register_forward_pre_hook(before(name, quantizer)) for name, quantizer in quantizers.items()]
     try:
-        yield found
+        yield observers
     finally:
         for handle in handles:
             handle.remove()
 
 
-def settle(quantizers: dict[str, InputQuantizer], found: Observers, groups: list[int]) -> None:
+def settle(quantizers: dict[str, InputQuantizer], observers: Observers, groups: list[int]) -> None:
     """Sets the ranges of `groups` to what was observed. Raises RecipeMismatch where nothing was."""
     for name, quantizer in quantizers.items():
         for group in groups:
-            seen = found[name].get(group)
+            seen = observers[name].get(group)
             if seen is None or seen.low > seen.high:
                 raise RecipeMismatch(f"layer {name} never ran while its range was observed (timestep group {group})")
             quantizer.set_range(group, seen.low, seen.high)

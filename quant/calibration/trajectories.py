@@ -59,6 +59,15 @@ class Trajectories:
         )
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What stages are fitted to: the trajectories of the calibration prompts, and the states `picked` of them, which
+    rounding and shared ranges take."""
+
+    trajectories: Trajectories
+    picked: Samples
+
+
 @torch.no_grad()
 def record(walks: list[Walk], denoise: Denoise, on_step: Callable[[int, int], None]) -> Trajectories:
     """Walks to the end; returns what the denoiser saw. `on_step` gets (steps done, steps in all)."""
@@ -74,3 +83,10 @@ def record(walks: list[Walk], denoise: Denoise, on_step: Callable[[int, int], No
         seen.append(torch.stack(steps, dim=1))
     conditioning = Conditioning.together([walk.conditioning for walk in walks])
     return Trajectories(torch.cat(seen), torch.tensor(walks[0].timesteps), conditioning)
+
+
+@torch.no_grad()
+def final_latents(walks: list[Walk], denoise: Denoise) -> Tensor:
+    """Where walks end, float32 [N, ...], walked to the end."""
+    record(walks, denoise, lambda *_: None)
+    return torch.cat([walk.latents for walk in walks])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.quantizers.activation import ActivationParameters, ActivationTable
+from quant.tensor.affine import signed_top, unsigned_top
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ class AttentionScales:
     @property
     def top(self) -> int:
         """The largest code of query, key and value."""
-        return int(2 ** (self.bits - 1) - 1)
+        return signed_top(self.bits)
 
     @property
     def softmax_top(self) -> int:
         """The largest code of the softmax output."""
-        return int(2**self.softmax_bits - 1)
+        return unsigned_top(self.softmax_bits)
 
 
 class Passes(Protocol):

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from quant.engine.engine import AttentionScales
 from quant.quantizers.activation import ActivationParameters
+from quant.tensor.affine import to_codes
 
 ROWS_AT_A_TIME = 256
 """Queries whose scores against all keys are in memory together."""
@@ -79,12 +80,11 @@ class TorchPasses:
         """See `Passes.quantize_per_token`."""
         y = x.float().nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
         scale = (y.masked_fill(y.isinf(), 0.0).abs().amax(dim=-1) / 127.0).clamp_min(1e-8)
-        codes = (y * (1.0 / scale)[..., None]).round_().clamp_(-127.0, 127.0)
-        return codes.to(torch.int8), scale
+        return to_codes(y * (1.0 / scale)[..., None], -127, 127).to(torch.int8), scale
 
 
 def _symmetric(x: Tensor, scale: float, top: int) -> Tensor:
-    return (x.float() * (1.0 / scale)).nan_to_num_(nan=0.0).round_().clamp_(-top, top)
+    return to_codes((x.float() * (1.0 / scale)).nan_to_num_(nan=0.0), -top, top)
 
 
 def _integer_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, integers: AttentionScales) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from quant.errors import RecipeMismatch
 from quant.observers.minmax import MinMaxObserver
+from quant.tensor.affine import SMALLEST_SCALE, from_codes, grid, to_codes, unsigned_top
 
 ERROR_EXPONENT = 2.4
 """The power of |v - Q(v)| that searches minimise, after LAPQ (arXiv 1911.07190); with the shrinks below, the search in
@@ -16,7 +17,6 @@ the code of BRECQ (arXiv 2102.05426) and Q-Diffusion (arXiv 2302.04304)."""
 SHRINKS = tuple(1.0 - 0.01 * i for i in range(80))
 """By how much searches shrink the min-max range, that range itself first."""
 
-_SMALLEST_SCALE = 1e-8
 _HYPERGEOMETRIC_LIMIT = 10**9
 
 
@@ -94,7 +94,7 @@ class MseObserver:
 def least_error_range(values: Tensor, low: float, high: float, bits: int) -> tuple[float, float]:
     """Of the ranges [f low, f high], f in SHRINKS, the widest with the least mean |v - Q(v)|^ERROR_EXPONENT over
     `values`, float32 [n], Q being `round_to_grid`."""
-    extent = max(max(high, 0.0) - min(low, 0.0), _SMALLEST_SCALE)  # errors in its units can neither over- nor underflow
+    extent = max(max(high, 0.0) - min(low, 0.0), SMALLEST_SCALE)  # errors in its units can neither over- nor underflow
     best, found = float("inf"), (low, high)
     for shrink in SHRINKS:
         error = round_to_grid(values, shrink * low, shrink * high, bits).sub_(values).div_(extent).abs_()
@@ -108,8 +108,5 @@ def round_to_grid(values: Tensor, low: float, high: float, bits: int) -> Tensor:
     """What codes of `bits` bits over [low, high], widened to contain zero, make of float32 values: the same numbers, to
     the last bit, as `dequantize(quantize(values))` of `ActivationParameters.from_range(low, high, bits)`, which is a
     layer above observers."""
-    low, high, top = min(low, 0.0), max(high, 0.0), 2**bits - 1
-    scale = float(np.float32(max((high - low) / top, _SMALLEST_SCALE)))
-    zero_point = min(max(round(-low / scale), 0), top)
-    codes = (values * (1.0 / scale)).round_().add_(zero_point).clamp_(0, top)
-    return codes.sub_(zero_point).mul_(scale)
+    scale, zero_point = grid(low, high, bits)
+    return from_codes(to_codes(values * (1.0 / scale), 0, unsigned_top(bits), zero_point), scale, zero_point)

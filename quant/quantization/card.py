@@ -12,7 +12,6 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from contract.card import Card, ConsistencyReport, SamplerSignature
-from quant.calibration.workbench import Progress
 from quant.checkpoints.checkpoint import denoiser_bytes, digest
 from quant.checkpoints.layout import quantized_layers
 from quant.checkpoints.pipelines import denoiser_of, load_reference, load_unsigned
@@ -21,6 +20,7 @@ from quant.engine.dtypes import resolved_dtype
 from quant.fidelity.bfloat16 import bfloat16_copy
 from quant.fidelity.comparison import CONSISTENCY, evaluate
 from quant.quantization.job import QuantizationJob
+from quant.sampling.progress import Progress
 from quant.sampling.request import Sampling
 
 HELD_OUT_SEED = 1_000_000

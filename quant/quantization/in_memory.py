@@ -12,13 +12,14 @@ from contract.catalogue import SEEDS
 from contract.places import shipped
 from contract.recipe import Recipe
 from quant.calibration.journal import Journal
-from quant.calibration.workbench import Progress, Run
+from quant.calibration.run import Run
 from quant.checkpoints.checkpoint import layout_of
 from quant.checkpoints.pipelines import denoiser_of, native_size
 from quant.discovery import family_name, family_of
 from quant.errors import RecipeMismatch
 from quant.quantization.job import stages_of
 from quant.quantization.quantize import Calibration, quantize_pipeline
+from quant.sampling.progress import Progress
 from quant.sampling.prompts import OWN_SET, Prompt, prompts_from_texts, select_prompts, without_prompts
 from quant.sampling.request import Sampling
 

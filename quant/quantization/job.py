@@ -11,7 +11,7 @@ from contract.errors import RecipeError
 from contract.identifier import IDENTIFIER_RULE, is_identifier
 from contract.recipe import Recipe
 from contract.stages import Stages
-from quant.calibration.workbench import Run
+from quant.calibration.run import Run
 from quant.discovery import family_named, find
 from quant.errors import RecipeMismatch
 from quant.identity import code_digest, key_of, machine, weights_digest

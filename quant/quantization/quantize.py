@@ -11,9 +11,9 @@ from diffusers import DiffusionPipeline
 from contract.card import Card
 from contract.recipe import Recipe
 from contract.stages import Stages
+from quant.calibration.calibrate import calibrate
 from quant.calibration.journal import Journal, sweep
-from quant.calibration.stages.run import run
-from quant.calibration.workbench import Progress, Run
+from quant.calibration.run import Run
 from quant.checkpoints.card_file import CARD
 from quant.checkpoints.checkpoint import round_as_stored, save_checkpoint, sign
 from quant.checkpoints.layout import Layout
@@ -22,6 +22,7 @@ from quant.checkpoints.pipelines import denoiser_of, load_reference
 from quant.engine.memory import PeakMemory
 from quant.quantization.card import Cost, card_of
 from quant.quantization.job import QuantizationJob
+from quant.sampling.progress import Progress
 
 _ABANDONED = 7 * 86_400.0
 """Seconds after which a calibration that was killed is not expected to go on; no single piece takes as long."""
@@ -61,7 +62,7 @@ class Calibration:
 
     recipe: Recipe
     stages: Stages
-    drawn: Run
+    run: Run
 
 
 def quantize_pipeline(
@@ -72,7 +73,7 @@ def quantize_pipeline(
 
     Raises RecipeMismatch for what this model cannot follow, NotEnoughMemory before anything is done, and
     CalibrationDiverged."""
-    layout = run(pipeline, calibration.recipe, calibration.stages, calibration.drawn, journal, on_progress)
+    layout = calibrate(pipeline, calibration.recipe, calibration.stages, calibration.run, journal, on_progress)
     denoiser = denoiser_of(pipeline)
     sign(denoiser, layout)
     round_as_stored(pipeline, denoiser)

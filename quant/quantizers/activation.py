@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from quant.errors import CheckpointError
+from quant.tensor.affine import from_codes, grid, to_codes, unsigned_top
 
 FLOAT_BITS = 16
 """Bits of an activation that is not quantized at some timesteps: the layer then multiplies floats."""
 
-_SMALLEST_SCALE = 1e-8
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -27,14 +27,12 @@ class ActivationParameters:
     @staticmethod
     def from_range(low: float, high: float, bits: int = 8) -> ActivationParameters:
         """The parameters whose codes reach from `low` to `high`, widened to contain zero, which is then exact."""
-        low, high, top = min(low, 0.0), max(high, 0.0), 2**bits - 1
-        scale = float(torch.tensor(max((high - low) / top, _SMALLEST_SCALE), dtype=torch.float32))
-        return ActivationParameters(scale, int(min(max(round(-low / scale), 0), top)), bits)
+        return ActivationParameters(*grid(low, high, bits), bits)
 
     @property
     def top(self) -> int:
         """The largest code."""
-        return int(2**self.bits - 1)
+        return unsigned_top(self.bits)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -58,19 +56,12 @@ class ActivationParameters:
     def quantize(self, x: Tensor) -> Tensor:
         """Codes uint8 of `x`, same shape and memory format: round half to even, clipped to the range. NaN becomes the
         zero point, so the value zero; infinities become the ends of the range."""
-        codes = (x.float() * (1.0 / self.scale)).nan_to_num_(nan=0.0).round_().add_(self.zero_point)
-        return codes.clamp_(0, self.top).to(torch.uint8)
+        steps = (x.float() * (1.0 / self.scale)).nan_to_num_(nan=0.0)
+        return to_codes(steps, 0, self.top, self.zero_point).to(torch.uint8)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Float32 values of uint8 codes."""
-        return (codes.float() - self.zero_point) * self.scale
-
-    def fake_quantize(self, x: Tensor) -> Tensor:
-        """The values that the codes of `x` stand for; the gradient passes where `x` is inside the range."""
-        if self.is_float:
-            return x
-        clipped = x.clamp(*self.range)
-        return clipped + (self.dequantize(self.quantize(x.detach())) - clipped).detach()
+        return from_codes(codes.to(torch.float32, copy=True), self.scale, self.zero_point)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from quant.errors import QuantError
 from quant.observers.mse import ERROR_EXPONENT, SHRINKS
+from quant.tensor.affine import signed_top, to_codes
 
 _SMALLEST_SCALE = float(torch.finfo(torch.float32).tiny)
 
@@ -47,7 +48,7 @@ def quantize_weight(weight: Tensor, bits: int, scale: Tensor | None = None) -> Q
 def minmax_scale(weight: Tensor, bits: int) -> Tensor:
     """Per output channel of a weight [N, ...], the scale whose last level is the largest magnitude: float32 [N]."""
     rows = weight.detach().float().flatten(1)
-    return (rows.abs().amax(dim=1) / _top(bits)).clamp_min(_SMALLEST_SCALE)
+    return (rows.abs().amax(dim=1) / signed_top(bits)).clamp_min(_SMALLEST_SCALE)
 
 
 def mse_scale(weight: Tensor, bits: int) -> Tensor:
@@ -66,8 +67,4 @@ def mse_scale(weight: Tensor, bits: int) -> Tensor:
 
 
 def _codes(rows: Tensor, scale: Tensor, bits: int) -> Tensor:
-    return (rows / scale[:, None]).round_().clamp_(-_top(bits), _top(bits))
-
-
-def _top(bits: int) -> int:
-    return int(2 ** (bits - 1) - 1)
+    return to_codes(rows / scale[:, None], -signed_top(bits), signed_top(bits))

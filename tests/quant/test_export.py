@@ -20,9 +20,9 @@ from contract.stages import (
     RelaxedWindow,
     Stages,
 )
-from quant.calibration.stages import output_correction
-from quant.calibration.stages.export import export
-from quant.calibration.workbench import Workbench
+from quant.calibration.bench import Bench
+from quant.calibration.export import export
+from quant.calibration.trajectories import Drawn
 from quant.checkpoints.checkpoint import save_checkpoint
 from quant.checkpoints.layout import quantized_layers
 from quant.checkpoints.pipelines import denoiser_of, load_unsigned
@@ -35,7 +35,7 @@ from quant.layers.output_correction import correction_of
 from quant.layers.time_path.precalculated import projections
 from quant.layers.trainable.layer import FakeQuantizedLayer
 from quant.quantizers.activation import FLOAT_BITS
-from tests.toy_bench import calibrated
+from tests.support.toy_bench import calibrated
 
 STEPS = 5
 MIXED = {"down_blocks.0.*": 2, "*.attn1.*": 3, "*.attn2.*": 5, "*.ff.*": 6, "mid_block.*": 7, "*.conv_shortcut*": 8}
@@ -80,16 +80,16 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=list(CASES))
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workbench, nn.Module]:
-    """A workbench after its export, and the denoiser as loaded from the checkpoint, unfused."""
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Drawn, nn.Module]:
+    """A bench after its export, and the denoiser as loaded from the checkpoint, unfused."""
     stages, options = CASES[request.param]
-    bench = calibrated(stages, prompts=4, steps=STEPS, **options)
-    layout = export(bench, output_correction.fit(bench))
+    bench, drawn = calibrated(stages, prompts=4, steps=STEPS, **options)
+    layout = export(bench, drawn)
     folder = tmp_path_factory.mktemp("exported")
     save_checkpoint(bench.pipeline, denoiser_of(bench.pipeline), layout, folder)
     denoiser = denoiser_of(load_unsigned(folder))
     unfuse(denoiser)
-    return bench, denoiser
+    return bench, drawn, denoiser
 
 
 def _engines() -> list[Engine]:
@@ -97,15 +97,15 @@ def _engines() -> list[Engine]:
 
 
 @torch.no_grad()
-def _inputs_of_layers(bench: Workbench, step: int) -> dict[str, tuple[Tensor, Tensor]]:
+def _inputs_of_layers(bench: Bench, drawn: Drawn, step: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Input and output of every layer of the student at the state of a step."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
 
     def note(name: str) -> Any:
         return lambda _, args, output: found.__setitem__(name, (args[0].clone(), output.clone()))
 
-    handles = [layer.register_forward_hook(note(name)) for name, layer in bench.layers.items()]
-    bench.call(bench.student, bench.drawn.pick(tuple((i, step) for i in range(4))))
+    handles = [layer.register_forward_hook(note(name)) for name, layer in bench.student.layers.items()]
+    bench.call(bench.student.denoiser, drawn.trajectories.pick(tuple((i, step) for i in range(4))))
     for handle in handles:
         handle.remove()
     return found
@@ -121,17 +121,17 @@ def _codes_without_frame(layer: QuantizedLayer[Any], x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("step", [0, STEPS - 1])
 def test_every_integer_layer_computes_what_the_fake_quantized_one_does(
-    served: tuple[Workbench, nn.Module], step: int
+    served: tuple[Bench, Drawn, nn.Module], step: int
 ) -> None:
-    bench, denoiser = served
-    layers, found = quantized_layers(denoiser), _inputs_of_layers(bench, step)
-    assert layers.keys() == bench.layers.keys() == found.keys()
+    bench, drawn, denoiser = served
+    layers, found = quantized_layers(denoiser), _inputs_of_layers(bench, drawn, step)
+    assert layers.keys() == bench.student.layers.keys() == found.keys()
     for engine in _engines():
         for name, layer in layers.items():
             layer._release()
             layer.engine = engine
             layer.timesteps.select(bench.timesteps[step])
-            _check_layer(name, layer, bench.layers[name], *found[name])
+            _check_layer(name, layer, bench.student.layers[name], *found[name])
 
 
 def _check_layer(name: str, layer: QuantizedLayer[Any], fake: FakeQuantizedLayer, x: Tensor, wanted: Tensor) -> None:
@@ -146,10 +146,10 @@ def _check_layer(name: str, layer: QuantizedLayer[Any], fake: FakeQuantizedLayer
     assert (got - wanted).abs().max() <= 2e-6 * wanted.abs().max().clamp_min(1e-3) + 1e-6, name
 
 
-def test_weights_are_the_same_codes_and_scales(served: tuple[Workbench, nn.Module]) -> None:
-    bench, denoiser = served
+def test_weights_are_the_same_codes_and_scales(served: tuple[Bench, Drawn, nn.Module]) -> None:
+    bench, _, denoiser = served
     for name, layer in quantized_layers(denoiser).items():
-        fake, stored = bench.layers[name], layer.quantized_weight
+        fake, stored = bench.student.layers[name], layer.quantized_weight
         assert torch.equal(stored.codes, fake.export().codes) and torch.equal(stored.scale, fake.weight_scale), name
         assert torch.equal(stored.dequantize(), fake.quantized_weight()), name
         assert layer.weight_bits == fake.weight_bits and int(stored.codes.abs().max()) <= fake.top, name
@@ -158,20 +158,20 @@ def test_weights_are_the_same_codes_and_scales(served: tuple[Workbench, nn.Modul
         assert (layer.bias is None) == (bias is None) and (bias is None or torch.equal(layer.bias, bias)), name
 
 
-def test_projections_of_one_tensor_share_a_table(served: tuple[Workbench, nn.Module]) -> None:
-    layers = quantized_layers(served[1])
+def test_projections_of_one_tensor_share_a_table(served: tuple[Bench, Drawn, nn.Module]) -> None:
+    layers = quantized_layers(served[2])
     for name in (n.removesuffix(".to_k") for n in layers if n.endswith(".to_k")):
         assert layers[f"{name}.to_k"].inputs == layers[f"{name}.to_v"].inputs
         if ".attn1" in name:
             assert layers[f"{name}.to_q"].inputs == layers[f"{name}.to_k"].inputs
 
 
-def test_tables_and_correction_come_back(served: tuple[Workbench, nn.Module]) -> None:
-    bench, denoiser = served
+def test_tables_and_correction_come_back(served: tuple[Bench, Drawn, nn.Module]) -> None:
+    bench, _, denoiser = served
     if bench.layout.time_path == "keep":
         assert not projections(denoiser) and correction_of(denoiser) is None
         return
-    student, own = projections(bench.student), projections(denoiser)
+    student, own = projections(bench.student.denoiser), projections(denoiser)
     assert student.keys() == own.keys() and all(torch.equal(own[n].table, student[n].table) for n in own)
     kept, correction = correction_of(bench.reference), correction_of(denoiser)
     assert correction is not None and kept is not None
@@ -180,14 +180,14 @@ def test_tables_and_correction_come_back(served: tuple[Workbench, nn.Module]) ->
 
 
 @torch.no_grad()
-def test_the_whole_denoiser_is_as_near_as_single_flipped_codes_allow(served: tuple[Workbench, nn.Module]) -> None:
+def test_the_whole_denoiser_is_as_near_as_single_flipped_codes_allow(served: tuple[Bench, Drawn, nn.Module]) -> None:
     """Layers that stay in floating point are float16 in the checkpoint, so a few codes are others."""
-    bench, denoiser = served
+    bench, drawn, denoiser = served
     assert isinstance(denoiser, UNet2DConditionModel)
     correction = correction_of(denoiser)
     for step in (0, STEPS - 1):
-        samples = bench.drawn.pick(tuple((i, step) for i in range(4)))
-        wanted = bench.call(bench.student, samples)
+        samples = drawn.trajectories.pick(tuple((i, step) for i in range(4)))
+        wanted = bench.call(bench.student.denoiser, samples)
         if correction is not None:
             wanted = correction(wanted, samples.timesteps)
         got = bench.call(denoiser, samples)

@@ -12,9 +12,9 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from contract.recipe import CalibrationRun, Recipe
+from quant.calibration.calibrate import calibrate
 from quant.calibration.journal import Journal
-from quant.calibration.stages.run import run
-from quant.calibration.workbench import Run
+from quant.calibration.run import Run
 from quant.checkpoints.conversion import dequantize
 from quant.checkpoints.layout import products, quantized_layers
 from quant.engine.reference import ReferenceEngine
@@ -55,7 +55,7 @@ def _inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
 def _quantize(pipeline: StableDiffusionPipeline, recipe: Recipe, *prompts: str) -> None:
     steps = recipe.calibration.num_inference_steps
     inputs = Run(prompts, Sampling("", num_inference_steps=steps, width=64, height=64))
-    run(pipeline, recipe, recipe.complete(minmax.STAGES), inputs, Journal(None), lambda *_: None)
+    calibrate(pipeline, recipe, recipe.complete(minmax.STAGES), inputs, Journal(None), lambda *_: None)
 
 
 SLOW = ("dynamic",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,24 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from contract.stages import EveryStep, Nearest, ObservedRanges, Stages, WeightScales
-from quant.calibration import workbench
 from quant.calibration.arithmetic import autocast
+from quant.calibration.bench import Bench
 from quant.calibration.reconstruction import unit_data
 from quant.calibration.reconstruction.halted import Call, Passes
 from quant.calibration.reconstruction.unit_data import Collector
 from quant.calibration.reconstruction.units import Unit, find_units
-from quant.calibration.stages import ranges
-from quant.calibration.workbench import Workbench
-from tests.toy_bench import calibrated
+from quant.calibration.trajectories import Drawn
+from tests.support.toy_bench import calibrated
 
 BATCHES = 6
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Workbench:
-    """Weights and inputs quantized, a table row for every step, and batches that mix steps."""
-    for module in (workbench, unit_data):
-        monkeypatch.setattr(module, "BATCH", 16)
+def calibration(monkeypatch: pytest.MonkeyPatch) -> tuple[Bench, Drawn]:
+    """Weights and inputs quantized, a table row for every step, and batches that mix steps; all of them may halt."""
+    monkeypatch.setattr(unit_data, "BATCH", 16)
     stages = Stages(
         inputs=EveryStep(prompts=8),
         weight_scales=WeightScales(kind="mse"),
@@ -34,15 +33,17 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Workbench:
         ranges=ObservedRanges(kind="minmax", observed="quantized_weights"),
         per_step=True,
     )
-    return calibrated(stages, ranges, prompts=8)
+    bench, drawn = calibrated(stages, "ranges", prompts=8)
+    return replace(bench, halted=100), drawn
 
 
-def _units(bench: Workbench, *, blocks: bool = True) -> list[Unit]:
-    return find_units(bench.student, lambda: bench.call(bench.student, bench.picked[slice(0, 1)]), blocks=blocks)
+def _units(bench: Bench, drawn: Drawn, *, blocks: bool = True) -> list[Unit]:
+    denoiser = bench.student.denoiser
+    return find_units(denoiser, lambda: bench.call(denoiser, drawn.picked[slice(0, 1)]), blocks=blocks)
 
 
 @torch.no_grad()
-def _whole(bench: Workbench, denoiser: nn.Module, unit: str) -> tuple[list[Tensor], Tensor]:
+def _whole(bench: Bench, drawn: Drawn, denoiser: nn.Module, unit: str) -> tuple[list[Tensor], Tensor]:
     """The tensors that a unit is given, and its output, by whole passes of all batches."""
     given: list[list[Tensor]] = []
     outputs: list[Tensor] = []
@@ -53,7 +54,7 @@ def _whole(bench: Workbench, denoiser: nn.Module, unit: str) -> tuple[list[Tenso
 
     handle = denoiser.get_submodule(unit).register_forward_hook(note, with_kwargs=True)
     with autocast():
-        for batch in bench.picked.batches(16):
+        for batch in drawn.picked.batches(16):
             bench.call(denoiser, batch)
     handle.remove()
     assert len(outputs) == BATCHES
@@ -70,14 +71,15 @@ def _same(found: list[Tensor], wanted: list[Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(("blocks", "halted"), [(True, 0), (True, 1), (True, 100), (False, 100)])
-def test_every_unit_gets_what_whole_passes_give_it(bench: Workbench, blocks: bool, halted: int) -> None:
-    units = _units(bench, blocks=blocks)
+def test_every_unit_gets_what_whole_passes_give_it(calibration: tuple[Bench, Drawn], blocks: bool, halted: int) -> None:
+    bench, drawn = replace(calibration[0], halted=halted), calibration[1]
+    units = _units(bench, drawn, blocks=blocks)
     units = units if blocks else units[::4]  # a unit need not be the next one
-    with Collector(bench, [unit.name for unit in units], halted) as collector:
+    with Collector(bench, drawn.picked, [unit.name for unit in units]) as collector:
         for unit in units:
             data = collector.data(unit.name)
-            reference, output = _whole(bench, bench.reference, unit.name)
-            quantized, _ = _whole(bench, bench.student, unit.name)
+            reference, output = _whole(bench, drawn, bench.reference, unit.name)
+            quantized, _ = _whole(bench, drawn, bench.student.denoiser, unit.name)
             assert _same(_tensors(data.reference), reference) and _same(list(data.outputs), [output]), unit.name
             assert _same(_tensors(data.quantized), quantized), unit.name
             for layer in unit.layers.values():  # as a reconstruction would: what comes after must see it
@@ -87,11 +89,12 @@ def test_every_unit_gets_what_whole_passes_give_it(bench: Workbench, blocks: boo
 
 
 def test_whoever_waits_for_a_pass_keeps_gradients_and_precision(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    calibration: tuple[Bench, Drawn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bench, drawn = calibration
     monkeypatch.setattr("quant.engine.native.has_tiles", lambda: True)
-    units = [unit.name for unit in _units(bench)]
-    with Collector(bench, units, halted=100) as collector:
+    units = [unit.name for unit in _units(bench, drawn)]
+    with Collector(bench, drawn.picked, units) as collector:
         for unit in units[:3]:
             collector.data(unit)
             assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
@@ -102,9 +105,10 @@ def test_whoever_waits_for_a_pass_keeps_gradients_and_precision(
     assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
-def test_a_unit_that_has_been_passed_is_not_reached_again(bench: Workbench) -> None:
-    units = [unit.name for unit in _units(bench)]
-    with Collector(bench, units, halted=100) as collector:
+def test_a_unit_that_has_been_passed_is_not_reached_again(calibration: tuple[Bench, Drawn]) -> None:
+    bench, drawn = calibration
+    units = [unit.name for unit in _units(bench, drawn)]
+    with Collector(bench, drawn.picked, units) as collector:
         collector.data(units[3])
         with pytest.raises(LookupError, match=units[1]):
             collector.data(units[1])

@@ -23,7 +23,7 @@ from quant.layers.trainable.layer import FakeQuantizedLayer
 from quant.quantization.job import QuantizationJob
 from quant.quantization.quantize import quantize
 from quant.sampling.prompts import prompts_from_texts
-from tests.toy_bench import KEPT
+from tests.support.toy_bench import KEPT
 from tests.toy_model import PROMPTS, save_toy_model
 
 KEPT_LAYERS = (*KEPT[:2], "up_blocks.*", "down_blocks.1.*")

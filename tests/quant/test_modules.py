@@ -18,6 +18,7 @@ from quant.layers.timesteps import TimestepGroups
 from quant.quantizers.activation import FLOAT_BITS, ActivationParameters, ActivationTable
 from quant.quantizers.weight import quantize_weight
 from tests.quant.engines import ENGINES
+from tests.support.fake_quantized import fake_quantized
 
 LAYERS = {
     "linear": (lambda: nn.Linear(30, 17), (2, 5, 30)),
@@ -48,10 +49,10 @@ def test_integer_layer_equals_fake_quantization(kind: str, bits: int, engine: En
     quantized.engine = engine
     with torch.no_grad():
         layer.weight.copy_(quantized.quantized_weight.dequantize())
-        wanted = layer.double()(activation.fake_quantize(x).double())
+        wanted = layer.double()(fake_quantized(x, activation).double())
     assert quantized(x).dtype == torch.float32
     torch.testing.assert_close(quantized(x).double(), wanted, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(quantized.dequantized().double()(activation.fake_quantize(x).double()), wanted)
+    torch.testing.assert_close(quantized.dequantized().double()(fake_quantized(x, activation).double()), wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

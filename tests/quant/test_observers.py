@@ -15,6 +15,7 @@ from quant.observers.ema import EmaObserver
 from quant.observers.minmax import MinMaxObserver
 from quant.observers.mse import MseObserver, least_error_range, round_to_grid
 from quant.quantizers.activation import ActivationParameters
+from tests.support.fake_quantized import fake_quantized
 
 finite = st.floats(-1e4, 1e4, width=32)
 vectors = arrays(np.float32, st.integers(1, 60), elements=finite)
@@ -22,7 +23,7 @@ widths = st.sampled_from([2, 4, 6, 8])
 
 
 def _error(values: torch.Tensor, low: float, high: float, bits: int) -> float:
-    quantized = ActivationParameters.from_range(low, high, bits).fake_quantize(values)
+    quantized = fake_quantized(values, ActivationParameters.from_range(low, high, bits))
     return float((values.double() - quantized.double()).abs().pow(2.4).mean())
 
 
@@ -72,7 +73,7 @@ def test_the_grid_is_that_of_activations(values: np.ndarray, a: float, b: float,
     parameters = ActivationParameters.from_range(low, high, bits)
     grid = round_to_grid(tensor, low, high, bits)
     assert torch.equal(grid, parameters.dequantize(parameters.quantize(tensor)))
-    assert torch.allclose(grid, parameters.fake_quantize(tensor), rtol=1e-6, atol=1e-6 * (high - low))
+    assert torch.allclose(grid, fake_quantized(tensor, parameters), rtol=1e-6, atol=1e-6 * (high - low))
     assert torch.equal(tensor, torch.from_numpy(values))
 
 

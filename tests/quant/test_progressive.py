@@ -12,16 +12,14 @@ from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
 from torch import Tensor, nn
 
 from contract.stages import EveryStep, ObservedRanges, ProgressiveRanges, Stages
+from quant.calibration.bench import Bench
+from quant.calibration.observed import observe_reference
 from quant.calibration.progressive import calibrate_progressively
 from quant.calibration.ranges import Observers, settle, watch
-from quant.calibration.stages import ranges, weight_scales
-from quant.calibration.stages.inputs import apply as draw_inputs
 from quant.calibration.trajectories import record
-from quant.calibration.workbench import Workbench
 from quant.layers.trainable.input import InputQuantizer
 from quant.quantizers.activation import ActivationParameters
-from quant.sampling.walk import denoise_with
-from tests.toy_bench import KEPT, calibrated, open_toy, toy_pipeline
+from tests.support.toy_bench import KEPT, apply, calibrated, open_toy, run_stages, toy_pipeline
 
 PROMPTS, STEPS, FEW = 16, 8, 4
 FIRST = "conv_in"
@@ -32,21 +30,21 @@ def _stages(ranges_option: Any) -> Stages:
     return Stages(inputs=EveryStep(prompts=PROMPTS), ranges=ranges_option, per_step=True)
 
 
-def _bench(option: Any, until: Any = ranges, **options: Any) -> Workbench:
+def _bench(option: Any, **options: Any) -> Bench:
     keep = tuple(name for name in KEPT if name != FIRST)
     options = {"prompts": PROMPTS, "steps": STEPS, "keep_float": keep, "activation_bits": 5, "weight_bits": 8} | options
-    return calibrated(_stages(option), until, **options)
+    return calibrated(_stages(option), "ranges", **options)[0]
 
 
-def _quadratic(bench: Workbench, passes: int) -> None:
+def _quadratic(bench: Bench, passes: int) -> None:
     """As PCR's algorithm 1 is written: every step's range by a walk from the noise on."""
-    denoise = denoise_with(bench.pipeline, bench.student)
+    denoise = bench.denoise(bench.student.denoiser)
     timesteps = bench.timesteps
     groups = [bench.groups.nearest(t) for t in timesteps]
     for step, group in enumerate(groups):
         for _ in range(passes if group not in groups[:step] else 0):
-            with watch(bench.quantizers, "minmax") as found:
-                walks = bench.run.walks(bench.pipeline, FEW)
+            with watch(bench.student.quantizers, "minmax") as found:
+                walks = bench.walks(FEW)
                 for walk in walks:
                     while walk.step < step:
                         walk.advance(denoise(*walk.state.rows))
@@ -54,7 +52,7 @@ def _quadratic(bench: Workbench, passes: int) -> None:
                     seen.clear()
                 for walk in walks:
                     denoise(*walk.state.rows)
-            settle(bench.quantizers, found, [group])
+            settle(bench.student.quantizers, found, [group])
 
 
 @pytest.mark.parametrize("passes", [1, 2])
@@ -64,14 +62,12 @@ def test_linear_cost_gives_the_ranges_of_quadratic_cost_bit_for_bit(scheduler: A
     for calibrate in (lambda b: calibrate_progressively(b, FEW, "minmax", passes), lambda b: _quadratic(b, passes)):
         pipeline = toy_pipeline(scheduler, skip_prk_steps=True)
         bench = open_toy(_stages(ObservedRanges()), prompts=FEW, steps=5, activation_bits=5, pipeline=pipeline)
-        draw_inputs(bench)
-        weight_scales.apply(bench)
-        ranges.observe_reference(bench, "before")
-        bench.quantize_inputs(True)
-        before = {name: tensor.clone() for name, tensor in ranges.tables(bench).items()}
+        observe_reference(bench, run_stages(bench, "weight_scales"), "before")
+        bench.student.quantize_inputs(True)
+        before = {name: tensor.clone() for name, tensor in bench.student.ranges.items()}
         with torch.no_grad():
             calibrate(bench)
-        tables.append({name: tensor.clone() for name, tensor in ranges.tables(bench).items()})
+        tables.append({name: tensor.clone() for name, tensor in bench.student.ranges.items()})
         assert any(not torch.equal(before[name], tables[-1][name]) for name in before)
     assert tables[0].keys() == tables[1].keys()
     assert all(torch.equal(tables[0][name], tables[1][name]) for name in tables[0])
@@ -79,17 +75,19 @@ def test_linear_cost_gives_the_ranges_of_quadratic_cost_bit_for_bit(scheduler: A
 
 def test_every_step_has_its_own_entry() -> None:
     bench = open_toy(_stages(ProgressiveRanges(prompts=PROMPTS)), prompts=PROMPTS, steps=STEPS)
-    draw_inputs(bench)
-    weight_scales.apply(bench)
+    drawn = run_stages(bench, "weight_scales")
     set_groups: dict[str, list[int]] = {}
-    for name, quantizer in bench.quantizers.items():
+    for name, quantizer in bench.student.quantizers.items():
         _note_settings(quantizer, set_groups.setdefault(name, []))
-    ranges.apply(bench)
+    apply("ranges", bench, drawn)
     for name, groups in set_groups.items():
         observed = groups[:STEPS], groups[STEPS:]
         assert observed == (list(range(STEPS)), list(range(STEPS))), name  # of the reference, then progressively
-    assert all(len(quantizer.scale) == STEPS for quantizer in bench.quantizers.values())
-    assert sum(len(q.scale.unique()) == STEPS for q in bench.quantizers.values()) > len(bench.quantizers) / 2
+    assert all(len(quantizer.scale) == STEPS for quantizer in bench.student.quantizers.values())
+    assert (
+        sum(len(q.scale.unique()) == STEPS for q in bench.student.quantizers.values())
+        > len(bench.student.quantizers) / 2
+    )
 
 
 def _note_settings(quantizer: InputQuantizer, groups: list[int]) -> None:
@@ -102,18 +100,18 @@ def _note_settings(quantizer: InputQuantizer, groups: list[int]) -> None:
     quantizer.set_range = note  # type: ignore[method-assign]
 
 
-def _observed_again(bench: Workbench) -> Observers:
-    with torch.no_grad(), watch(bench.quantizers, "minmax") as found:
-        walks = bench.run.walks(bench.pipeline, PROMPTS)
-        record(walks, denoise_with(bench.pipeline, bench.student), lambda *_: None)
+def _observed_again(bench: Bench) -> Observers:
+    with torch.no_grad(), watch(bench.student.quantizers, "minmax") as found:
+        walks = bench.walks(PROMPTS)
+        record(walks, bench.denoise(bench.student.denoiser), lambda *_: None)
     return found
 
 
-def _stale(bench: Workbench) -> tuple[float, float]:
+def _stale(bench: Bench) -> tuple[float, float]:
     """How far the widths of ranges are from what a run of the calibration prompts shows: the mean and the largest
     relative difference over all layers and steps."""
     found, differences = _observed_again(bench), []
-    for name, quantizer in bench.quantizers.items():
+    for name, quantizer in bench.student.quantizers.items():
         for group, seen in found[name].items():
             width = max(seen.high, 0.0) - min(seen.low, 0.0)
             stored = float(quantizer.scale[group]) * (2.0 ** int(quantizer.bits[group]) - 1.0)
@@ -124,7 +122,7 @@ def _stale(bench: Workbench) -> tuple[float, float]:
 def test_the_latents_range_is_what_a_run_of_the_calibration_prompts_shows() -> None:
     bench = _bench(ProgressiveRanges(prompts=PROMPTS))
     found = _observed_again(bench)[FIRST]
-    for group, row in enumerate(bench.quantizers[FIRST].table.rows):
+    for group, row in enumerate(bench.student.quantizers[FIRST].table.rows):
         assert row == ActivationParameters.from_range(found[group].low, found[group].high, 5), f"step {group}"
 
 
@@ -151,11 +149,11 @@ def test_the_quantized_trajectory_clips_less_and_loses_less_than_with_ranges_of_
 
 
 @contextmanager
-def _hooked(bench: Workbench, note: Callable[[str, nn.Module, Tensor, Tensor], None]) -> Iterator[None]:
+def _hooked(bench: Bench, note: Callable[[str, nn.Module, Tensor, Tensor], None]) -> Iterator[None]:
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
         return lambda layer, args, output: note(name, layer, args[0], output)
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in bench.layers.items()]
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in bench.student.layers.items()]
     try:
         yield
     finally:
@@ -164,7 +162,7 @@ def _hooked(bench: Workbench, note: Callable[[str, nn.Module, Tensor, Tensor], N
 
 
 @torch.no_grad()
-def clipped_and_lost(bench: Workbench, first: int) -> tuple[float, float]:
+def clipped_and_lost(bench: Bench, first: int) -> tuple[float, float]:
     """On the student's own trajectories in the second half of the steps, averaged over layers: the share of input
     values outside the range, and the layers' squared output error, relative, that the quantized input makes."""
     clipped: dict[str, list[float]] = {}
@@ -184,7 +182,7 @@ def clipped_and_lost(bench: Workbench, first: int) -> tuple[float, float]:
         lost.setdefault(name, []).append(float((output - exact).pow(2).sum() / exact.pow(2).sum()))
 
     with _hooked(bench, note):
-        walks = bench.run.walks(bench.pipeline, PROMPTS, first=first)
-        record(walks, denoise_with(bench.pipeline, bench.student), lambda *_: None)
+        walks = bench.walks(PROMPTS, first=first)
+        record(walks, bench.denoise(bench.student.denoiser), lambda *_: None)
     mean = [torch.tensor(list(found.values())).mean().item() for found in (clipped, lost)]
     return mean[0], mean[1]

@@ -13,47 +13,53 @@ from torch import Tensor, nn
 
 from contract.stages import AdaRound, EveryStep, Nearest, Stages, WeightScales
 from quant.calibration.arithmetic import autocast
-from quant.calibration.reconstruction import reconstruct as module
-from quant.calibration.reconstruction.reconstruct import Objective, error, reconstruct
+from quant.calibration.bench import Bench
+from quant.calibration.reconstruction.inner_layers import InnerLayers
+from quant.calibration.reconstruction.objective import Objective, error
+from quant.calibration.reconstruction.reconstruct import reconstruct
+from quant.calibration.reconstruction.trained import Trained
 from quant.calibration.reconstruction.unit_data import Collector, UnitData
-from quant.calibration.reconstruction.units import Unit, find_units
-from quant.calibration.stages import rounding, weight_scales
-from quant.calibration.workbench import Workbench
+from quant.calibration.reconstruction.units import Unit, call_unit, find_units
+from quant.calibration.trajectories import Drawn
 from quant.layers.trainable.layer import FakeQuantizedLayer
 from quant.layers.trainable.soft_rounding import SoftRounding, by_channel
-from tests.toy_bench import calibrated, final_error
+from tests.support.toy_bench import calibrated, final_error
 
 BLOCK = "mid_block.resnets.0"
 TRANSFORMER = "up_blocks.0.attentions.0.transformer_blocks.0"
 BRECQ = Objective(60, 16, 1e-1, regularization=0.01)
+Calibrated = tuple[Bench, Drawn]
 DEFAULT, NEAREST = AdaRound(kind="brecq"), Nearest()
 
 
-def _bench(seed: int = 0, option: Any = NEAREST, until: Any = weight_scales, prompts: int = 8) -> Workbench:
+def _bench(seed: int = 0, option: Any = NEAREST, until: str = "weight_scales", prompts: int = 8) -> Calibrated:
     stages = Stages(inputs=EveryStep(prompts=prompts), weight_scales=WeightScales(kind="mse"), rounding=option)
     return calibrated(stages, until, prompts=prompts, seed=seed)
 
 
-def _unit(bench: Workbench, name: str = BLOCK) -> Unit:
-    units = find_units(bench.student, lambda: bench.call(bench.student, bench.picked[slice(0, 1)]), blocks=True)
+def _unit(calibrated: Calibrated, name: str = BLOCK) -> Unit:
+    bench, drawn = calibrated
+    denoiser = bench.student.denoiser
+    units = find_units(denoiser, lambda: bench.call(denoiser, drawn.picked[slice(0, 1)]), blocks=True)
     return next(unit for unit in units if unit.name == name)
 
 
-def _data(bench: Workbench, unit: Unit) -> UnitData:
-    with Collector(bench, [unit.name], halted=0) as collector:
+def _data(calibrated: Calibrated, unit: Unit) -> UnitData:
+    bench, drawn = calibrated
+    with Collector(bench, drawn.picked, [unit.name]) as collector:
         return collector.data(unit.name)
 
 
-def _reconstructed(bench: Workbench, unit: Unit, objective: Objective) -> tuple[UnitData, float]:
+def _reconstructed(calibrated: Calibrated, unit: Unit, objective: Objective) -> tuple[UnitData, float]:
     """The data of a reconstruction, and what it returned."""
-    data = _data(bench, unit)
+    bench, data = calibrated[0], _data(calibrated, unit)
     with bench.seeded("test") as generator:
         own = bench.reference.get_submodule(unit.name)
         return data, reconstruct(unit, own, data, objective, bench.select, generator)
 
 
 @torch.no_grad()
-def _error(bench: Workbench, unit: Unit, data: UnitData) -> float:
+def _error(bench: Bench, unit: Unit, data: UnitData) -> float:
     """The unit's output error over all samples."""
     bench.select(data.samples)
     return float(error(unit.module(*data.quantized.positional, **data.quantized.named), data.outputs[0]))
@@ -108,26 +114,26 @@ def test_the_penalty_is_nothing_once_all_is_decided() -> None:
 
 
 @contextmanager
-def _finishing(monkeypatch: pytest.MonkeyPatch, look: Callable[[module._Trained], None]) -> Iterator[None]:
+def _finishing(monkeypatch: pytest.MonkeyPatch, look: Callable[[Trained], None]) -> Iterator[None]:
     """Calls `look(trained)` when a unit's optimization is over and nothing is hardened yet."""
-    finish = module._Trained.finish
+    finish = Trained.finish
 
-    def watched(trained: module._Trained) -> None:
+    def watched(trained: Trained) -> None:
         look(trained)
         finish(trained)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Trained, "finish", watched)
+        patch.setattr(Trained, "finish", watched)
         yield
 
 
 def _optimized(monkeypatch: pytest.MonkeyPatch, objective: Objective, seed: int = 0) -> tuple[float, float, float]:
     """Error of the block with soft and with hard weights, and the share of decided roundings."""
-    bench = _bench(seed)
-    unit, found = _unit(bench), []
-    data = _data(bench, unit)
+    bench, _ = toy = _bench(seed)
+    unit, found = _unit(toy), []
+    data = _data(toy, unit)
 
-    def look(_: module._Trained) -> None:
+    def look(_: Trained) -> None:
         up = torch.cat([layer.soft.up.flatten() for layer in unit.layers.values() if layer.soft is not None])
         found.extend([_error(bench, unit, data), float(((2.0 * up - 1.0).abs() > 0.98).float().mean())])
 
@@ -152,27 +158,27 @@ def test_hardening_costs_less_with_the_regularizer(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", [BLOCK, TRANSFORMER])
 def test_a_units_output_is_nearer_after_reconstruction(name: str) -> None:
-    bench = _bench()
-    unit = _unit(bench, name)
-    before = _error(bench, unit, _data(bench, unit))
-    data, _ = _reconstructed(bench, unit, BRECQ)
+    bench, _ = toy = _bench()
+    unit = _unit(toy, name)
+    before = _error(bench, unit, _data(toy, unit))
+    data, _ = _reconstructed(toy, unit, BRECQ)
     assert _error(bench, unit, data) < 0.95 * before
 
 
 @pytest.mark.parametrize("kind", ["adaround", "brecq"])
 def test_the_networks_output_is_nearer_after_reconstruction(kind: Any) -> None:
-    nearest = final_error(_bench())
+    nearest = final_error(_bench()[0])
     option = AdaRound(kind=kind, iterations=12, learning_rate=0.1, batch=16)
-    assert final_error(_bench(option=option, until=rounding, prompts=3)) < 0.95 * nearest
+    assert final_error(_bench(option=option, until="rounding", prompts=3)[0]) < 0.95 * nearest
 
 
 def _first_loss(objective: Objective) -> tuple[float, float, dict[str, float]]:
     """The loss of the first iteration; what the output's and the inner layers' errors are, computed here."""
-    bench = _bench()
-    unit = _unit(bench, TRANSFORMER)
-    data, loss = _reconstructed(bench, unit, replace(objective, iterations=1))
-    fresh = _bench()
-    own = _unit(fresh, TRANSFORMER)
+    toy = _bench()
+    unit = _unit(toy, TRANSFORMER)
+    data, loss = _reconstructed(toy, unit, replace(objective, iterations=1))
+    fresh, _ = same = _bench()
+    own = _unit(same, TRANSFORMER)
     for layer in own.layers.values():
         layer.soft = SoftRounding(layer.weight, layer.weight_scale)
     with fresh.seeded("test") as generator:
@@ -202,19 +208,18 @@ def test_with_gamma_the_loss_adds_all_layers_but_the_last() -> None:
 
 
 def test_the_inner_layers_term_has_no_gradient_to_the_last_layer() -> None:
-    bench = _bench()
-    unit = _unit(bench, TRANSFORMER)
-    data = _data(bench, unit)
+    bench, _ = toy = _bench()
+    unit = _unit(toy, TRANSFORMER)
+    data = _data(toy, unit)
     for layer in unit.layers.values():
         layer.weight.requires_grad_(True)
-    inner = module._InnerLayers(unit, bench.reference.get_submodule(TRANSFORMER))
     index = torch.arange(8)
     bench.select(data.samples[index])
-    inner.run_reference(data.reference[index])
-    module._run(unit.module, data.quantized[index])
-    inner.errors().backward()
+    with InnerLayers(unit, bench.reference.get_submodule(TRANSFORMER)) as inner:
+        inner.run_reference(data.reference[index])
+        call_unit(unit.module, data.quantized[index])
+        inner.errors().backward()
     *others, last = unit.layers.values()
-    inner.close()
     assert last.weight.grad is None or not last.weight.grad.any()
     assert all(layer.weight.grad is not None and layer.weight.grad.any() for layer in others)
 
@@ -222,10 +227,10 @@ def test_the_inner_layers_term_has_no_gradient_to_the_last_layer() -> None:
 @torch.no_grad()
 def _inner_error(gamma: float, seed: int) -> float:
     """The mean error of the layers inside after reconstruction, relative to their outputs."""
-    bench = _bench(seed)
-    unit = _unit(bench, TRANSFORMER)
+    bench, _ = toy = _bench(seed)
+    unit = _unit(toy, TRANSFORMER)
     with torch.enable_grad():
-        data, _ = _reconstructed(bench, unit, replace(BRECQ, gamma=gamma))
+        data, _ = _reconstructed(toy, unit, replace(BRECQ, gamma=gamma))
     reference = bench.reference.get_submodule(TRANSFORMER)
     seen: dict[str, list[Tensor]] = {}
     for block in (unit.module, reference):
@@ -233,7 +238,7 @@ def _inner_error(gamma: float, seed: int) -> float:
             block.get_submodule(name).register_forward_hook(
                 lambda _, __, out, name=name: seen.setdefault(name, []).append(out)
             )
-    data = _data(bench, unit)
+    data = _data(toy, unit)
     seen.clear()
     bench.select(data.samples)
     unit.module(*data.quantized.positional, **data.quantized.named)
@@ -247,21 +252,21 @@ def test_gamma_brings_the_layers_inside_nearer() -> None:
 
 
 def test_units_are_in_the_order_of_data_and_cover_every_layer_once() -> None:
-    bench = _bench()
-    run = lambda: bench.call(bench.student, bench.picked[slice(0, 1)])  # noqa: E731
+    bench, drawn = _bench()
+    run = lambda: bench.call(bench.student.denoiser, drawn.picked[slice(0, 1)])  # noqa: E731
     for blocks in (True, False):
-        units = find_units(bench.student, run, blocks=blocks)
+        units = find_units(bench.student.denoiser, run, blocks=blocks)
         names = [f"{unit.name}.{inner}".rstrip(".") for unit in units for inner in unit.layers]
-        assert sorted(names) == sorted(bench.layers) and len(units) < len(bench.layers) + (not blocks)
+        assert sorted(names) == sorted(bench.student.layers) and len(units) < len(bench.student.layers) + (not blocks)
         kinds = [unit.name.partition("_")[0] for unit in units]
         assert kinds == sorted(kinds, key=["down", "mid", "up"].index)
 
 
 def test_layers_that_were_not_reconstructed_stay_bit_for_bit() -> None:
-    bench = _bench()
-    before = {name: tensor.clone() for name, tensor in bench.parameters_of(list(bench.layers)).items()}
-    unit = _unit(bench)
-    _reconstructed(bench, unit, replace(BRECQ, iterations=5))
-    after = bench.parameters_of(list(bench.layers))
+    bench, _ = toy = _bench()
+    before = {name: tensor.clone() for name, tensor in bench.student.parameters_of(list(bench.student.layers)).items()}
+    unit = _unit(toy)
+    _reconstructed(toy, unit, replace(BRECQ, iterations=5))
+    after = bench.student.parameters_of(list(bench.student.layers))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all(name.startswith(BLOCK) and name.endswith(".weight") for name in changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,9 @@ from contract.stages import (
     RelaxedWindow,
     Stages,
 )
+from quant.calibration.bench import Bench
 from quant.calibration.journal import Journal
-from quant.calibration.stages import ranges, rounding
-from quant.calibration.workbench import Workbench
-from tests.toy_bench import final_error, open_toy, run_stages
+from tests.support.toy_bench import apply, final_error, open_toy, run_stages
 
 FINE = FineGrained(iterations=3, batch=4, scale_learning_rate=0.05)
 CASES: dict[str, Stages] = {
@@ -61,15 +61,14 @@ FEW: dict[str, Any] = {
 }
 
 
-def _finished(stages: Stages, journal: Path | None) -> Workbench:
+def _finished(stages: Stages, journal: Path | None) -> Bench:
     bench = open_toy(stages, **FEW)
-    bench.journal = Journal(journal)
-    run_stages(bench, ranges)
+    run_stages(replace(bench, journal=Journal(journal)), "ranges")
     return bench
 
 
-def _state(bench: Workbench) -> dict[str, Tensor]:
-    return bench.parameters_of(list(bench.layers))
+def _state(bench: Bench) -> dict[str, Tensor]:
+    return bench.student.parameters_of(list(bench.student.layers))
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -85,12 +84,12 @@ def test_a_journal_changes_nothing(name: str, tmp_path: Path) -> None:
 
 def test_ranges_that_were_learned_with_the_rounding_stay() -> None:
     bench = open_toy(CASES["learned with the rounding"], **FEW)
-    run_stages(bench, rounding)
-    learned = {name: tensor.clone() for name, tensor in ranges.tables(bench).items()}
-    ranges.apply(bench)
-    after = ranges.tables(bench)
+    drawn = run_stages(bench, "rounding")
+    learned = {name: tensor.clone() for name, tensor in bench.student.ranges.items()}
+    apply("ranges", bench, drawn)
+    after = bench.student.ranges
     assert all(torch.equal(learned[name], after[name]) for name in learned)
-    assert all(quantizer.enabled for quantizer in bench.quantizers.values())
+    assert all(quantizer.enabled for quantizer in bench.student.quantizers.values())
 
 
 def test_inputs_may_be_the_states_of_the_quantized_model() -> None:
@@ -98,8 +97,7 @@ def test_inputs_may_be_the_states_of_the_quantized_model() -> None:
     for trajectory in ("reference", "quantized"):
         option: Any = EveryStep(prompts=2, trajectory=trajectory)
         bench = open_toy(Stages(inputs=option), **FEW)
-        run_stages(bench, ranges)
-        drawn[trajectory] = bench.drawn.latents
+        drawn[trajectory] = run_stages(bench, "ranges").trajectories.latents
     assert torch.equal(drawn["reference"][:, 0], drawn["quantized"][:, 0])
     assert not torch.equal(drawn["reference"][:, -1], drawn["quantized"][:, -1])
 
@@ -110,6 +108,6 @@ def test_learned_ranges_lose_less_than_those_of_the_largest_values() -> None:
     for option in (ObservedRanges(), LearnedRanges(iterations=15, batch=16)):
         stages = Stages(inputs=EveryStep(prompts=4), ranges=option)
         bench = open_toy(stages, weight_bits=8, activation_bits=3, prompts=4, keep_float=FEW["keep_float"])
-        run_stages(bench, ranges)
+        run_stages(bench, "ranges")
         errors.append(final_error(bench))
     assert errors[1] < 0.95 * errors[0]

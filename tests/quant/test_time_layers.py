@@ -9,35 +9,39 @@ from torch import Tensor
 from torch.nn import functional
 
 from contract.stages import EveryStep, Keep, Stages, Tiar, WeightScales
-from quant.calibration.stages import time_path
-from quant.calibration.workbench import Workbench
+from quant.calibration.bench import Bench
+from quant.calibration.trajectories import Drawn
 from quant.discovery import anatomy_of
-from tests.toy_bench import calibrated
+from tests.support.toy_bench import calibrated
 
 STEPS = 8
 
 
-def _bench(option: Any, seed: int = 0) -> Workbench:
+def _calibrated(option: Any, seed: int = 0) -> tuple[Bench, Drawn]:
     stages = Stages(time_path=option, inputs=EveryStep(prompts=2), weight_scales=WeightScales(kind="mse"))
     return calibrated(
-        stages, time_path, prompts=2, steps=STEPS, seed=seed, keep_float=("conv_in", "conv_out"), weight_bits=4
+        stages, "time_path", prompts=2, steps=STEPS, seed=seed, keep_float=("conv_in", "conv_out"), weight_bits=4
     )
 
 
+def _bench(option: Any) -> Bench:
+    return _calibrated(option)[0]
+
+
 @torch.no_grad()
-def _features(bench: Workbench) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _features(bench: Bench) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     timesteps, path = torch.tensor(bench.timesteps), anatomy_of(bench.reference).time_path(bench.reference)
-    return path.rows(bench.student, timesteps, {}), path.rows(bench.reference, timesteps, {})
+    return path.rows(bench.student.denoiser, timesteps, {}), path.rows(bench.reference, timesteps, {})
 
 
-def _error(bench: Workbench) -> float:
+def _error(bench: Bench) -> float:
     """The mean over blocks of the relative squared error of their temporal features."""
     own, wanted = _features(bench)
     return float(torch.stack([(own[n] - t).pow(2).sum() / t.pow(2).sum() for n, t in wanted.items()]).mean())
 
 
 def test_temporal_features_are_what_the_blocks_receive() -> None:
-    bench = _bench(Keep())
+    bench, drawn = _calibrated(Keep())
     _, features = _features(bench)
     seen: dict[str, list[Tensor]] = {}
     for name, module in bench.reference.named_modules():
@@ -45,7 +49,7 @@ def test_temporal_features_are_what_the_blocks_receive() -> None:
             module.register_forward_hook(lambda _, __, out, name=name: seen.setdefault(name, []).append(out[0]))
     with torch.no_grad():
         for step in range(STEPS):
-            bench.call(bench.reference, bench.drawn.pick(((0, step),)))
+            bench.call(bench.reference, drawn.trajectories.pick(((0, step),)))
     assert features.keys() == seen.keys() and len(features) == 8
     assert all(torch.allclose(features[name], torch.stack(seen[name]), atol=1e-5) for name in features)
 
@@ -55,8 +59,8 @@ def test_features_are_nearer_than_with_nearest_rounding() -> None:
     assert _error(after) < 0.95 * _error(before)
     changed = {
         name
-        for name, layer in after.layers.items()
-        if not torch.equal(layer.quantized_weight(), before.layers[name].quantized_weight())
+        for name, layer in after.student.layers.items()
+        if not torch.equal(layer.quantized_weight(), before.student.layers[name].quantized_weight())
     }
     path = anatomy_of(after.reference).time_path(after.reference)
     assert changed and all(path.has(name) for name in changed)

@@ -11,16 +11,15 @@ from torch import Tensor
 
 from contract.stages import EveryStep, FineTuning, ProgressiveRanges, Stages, WeightScales
 from quant.calibration.arithmetic import autocast
-from quant.calibration.stages import fine_tuning, ranges
-from quant.calibration.trajectories import Samples
+from quant.calibration.bench import Bench
+from quant.calibration.trajectories import Drawn, Samples
 from quant.calibration.tuning.collection import Lessons, collect
 from quant.calibration.tuning.features import Features, feature_errors, mean_error, stages_of
 from quant.calibration.tuning.freezing import OscillationFreezing, PlateauFreezing
 from quant.calibration.tuning.trainer import Trainer
-from quant.calibration.workbench import Workbench
 from quant.layers.trainable.layer import FakeQuantizedLayer
 from quant.sampling.walk import Walk
-from tests.toy_bench import calibrated, final_error
+from tests.support.toy_bench import apply, calibrated, final_error
 
 PROMPTS, STEPS, BATCH = 16, 6, 16
 RATES = {"weight_learning_rate": 3e-3, "weight_scale_learning_rate": 3e-4, "activation_learning_rate": 6e-4}
@@ -31,8 +30,12 @@ def _options(kind: str, **changed: Any) -> FineTuning:
     return FineTuning(kind=kind, **given)
 
 
-def _bench(options: FineTuning, seed: int = 0, **recipe: Any) -> Workbench:
+def _bench(options: FineTuning, seed: int = 0) -> Bench:
     """Calibrated, and not yet tuned."""
+    return _calibrated(options, seed)[0]
+
+
+def _calibrated(options: FineTuning, seed: int = 0, **recipe: Any) -> tuple[Bench, Drawn]:
     stages = Stages(
         inputs=EveryStep(prompts=8),
         weight_scales=WeightScales(kind="mse"),
@@ -41,11 +44,11 @@ def _bench(options: FineTuning, seed: int = 0, **recipe: Any) -> Workbench:
         fine_tuning=options,
     )
     recipe = {"weight_bits": 3, "activation_bits": 6} | recipe
-    return calibrated(stages, ranges, prompts=PROMPTS, steps=STEPS, seed=seed, **recipe)
+    return calibrated(stages, "ranges", prompts=PROMPTS, steps=STEPS, seed=seed, **recipe)
 
 
-def _lessons(bench: Workbench, options: FineTuning, number: int = 0) -> Lessons:
-    walks = bench.run.walks(bench.pipeline, options.prompts, first=number * options.prompts)
+def _lessons(bench: Bench, options: FineTuning, number: int = 0) -> Lessons:
+    walks = bench.walks(options.prompts, first=number * options.prompts)
     return collect(bench, walks, options, lambda *_: None)
 
 
@@ -66,11 +69,11 @@ def test_states_are_those_of_a_fresh_run_of_the_quantized_sampler_and_targets_th
     options = _options("serial_to_parallel", prompts=4)
     bench = _bench(options)
     lessons, trainer = _lessons(bench, options), Trainer(bench, options, 10, frozenset())
-    (walk,) = bench.run.walks(bench.pipeline, 4)
+    (walk,) = bench.walks(4)
     for step in range(STEPS):
         assert torch.equal(walk.state.latents, lessons.trajectories.latents[:, step])
         with autocast():
-            output = bench.call(bench.student, _rows(walk)).float()
+            output = bench.call(bench.student.denoiser, _rows(walk)).float()
             wanted = bench.call(bench.reference, _rows(walk)).float()
         samples, targets = lessons.batch(torch.tensor([STEPS + step]))
         assert torch.equal(samples.latents[1], walk.state.latents[1]) and targets is None
@@ -88,7 +91,7 @@ def test_targets_may_be_those_of_the_references_trajectory() -> None:
     options = _options("serial_to_parallel", prompts=4, target="reference_trajectory")
     bench = _bench(options)
     lessons = _lessons(bench, options)
-    (walk,) = bench.run.walks(bench.pipeline, 4)
+    (walk,) = bench.walks(4)
     for step in range(STEPS):
         with autocast():
             output = bench.call(bench.reference, _rows(walk)).float()
@@ -117,12 +120,12 @@ def test_the_gradient_of_mixed_steps_is_the_sum_of_those_of_single_steps(monkeyp
 
 
 def test_a_student_that_is_the_teacher_has_no_feature_loss() -> None:
-    bench = _bench(_options("parallel"))
-    bench.quantize_weights(False)
-    student, teacher = Features(bench.student), Features(bench.reference)
-    with torch.no_grad(), bench.float_inputs(), autocast():
-        samples = bench.drawn.pick(((0, 1), (1, 4)))
-        bench.call(bench.student, samples)
+    bench, drawn = _calibrated(_options("parallel"))
+    bench.student.quantize_weights(False)
+    student, teacher = Features(bench.student.denoiser), Features(bench.reference)
+    with torch.no_grad(), bench.student.float_inputs(), autocast():
+        samples = drawn.trajectories.pick(((0, 1), (1, 4)))
+        bench.call(bench.student.denoiser, samples)
         bench.call(bench.reference, samples)
     errors = feature_errors(student, teacher)
     assert errors.keys() == set(stages_of(bench.reference)) and len(errors) == 5
@@ -135,7 +138,7 @@ def test_a_student_that_is_the_teacher_has_no_feature_loss() -> None:
 def _tuned(kind: str, seed: int = 0, **changed: Any) -> tuple[float, float, tuple[float, ...]]:
     """Held-out error before and after, and the loss of every update."""
     options, losses, update = _options(kind, **changed), [], Trainer.update
-    bench = _bench(options, seed)
+    bench, drawn = _calibrated(options, seed)
     before = final_error(bench)
 
     def note(self: Trainer, loss: Tensor) -> float:
@@ -144,7 +147,7 @@ def _tuned(kind: str, seed: int = 0, **changed: Any) -> tuple[float, float, tupl
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "update", note)
-        fine_tuning.apply(bench)
+        apply("fine_tuning", bench, drawn)
     return before, final_error(bench), tuple(losses)
 
 
@@ -192,12 +195,12 @@ def test_data_of_the_first_round_no_longer_fits_the_student_that_learned_on_it()
 
 
 @torch.no_grad()
-def _feature_error(bench: Workbench) -> float:
-    student, teacher = Features(bench.student), Features(bench.reference)
-    walks = bench.run.walks(bench.pipeline, 8, first=1000)
+def _feature_error(bench: Bench) -> float:
+    student, teacher = Features(bench.student.denoiser), Features(bench.reference)
+    walks = bench.walks(8, first=1000)
     lessons = collect(bench, walks, _options("serial_to_parallel"), lambda *_: None)
     samples, _ = lessons.batch(torch.arange(len(lessons)))
-    bench.call(bench.student, samples)
+    bench.call(bench.student.denoiser, samples)
     bench.call(bench.reference, samples)
     found = float(mean_error(feature_errors(student, teacher)))
     student.close()
@@ -217,8 +220,8 @@ def test_inter_layer_distillation_brings_features_nearer() -> None:
     assert found[1] < 0.95 * found[0]
 
 
-def _trainable(bench: Workbench) -> int:
-    found = {id(p): p for layer in bench.layers.values() for p in layer.parameters()}
+def _trainable(bench: Bench) -> int:
+    found = {id(p): p for layer in bench.student.layers.values() for p in layer.parameters()}
     return sum(p.numel() for p in found.values() if p.requires_grad)
 
 
@@ -227,12 +230,11 @@ def test_a_block_on_a_plateau_no_longer_moves() -> None:
     bench = _bench(options)
     lessons, counts = _lessons(bench, options), []
     with Trainer(bench, options, 40, frozenset()) as trainer:
-        assert isinstance(trainer._plateau, PlateauFreezing)
         for step in range(8):
             trainer.update(trainer.loss(*lessons.batch(torch.arange(8))))
             counts.append(_trainable(bench))
             if step == 3:
-                trainer._plateau.freeze("mid_block")
+                trainer.plateau.freeze("mid_block")
                 kept = _snapshot(bench, "mid_block.")
     after = _snapshot(bench, "mid_block.")
     assert kept.keys() == after.keys() and all(torch.equal(kept[name], after[name]) for name in kept)
@@ -242,9 +244,9 @@ def test_a_block_on_a_plateau_no_longer_moves() -> None:
     assert any(not torch.equal(others[name], untrained[name]) for name in others)
 
 
-def _snapshot(bench: Workbench, prefix: str) -> dict[str, Tensor]:
-    names = [name for name in bench.layers if name.startswith(prefix)]
-    return {name: tensor.clone() for name, tensor in bench.parameters_of(names).items()}
+def _snapshot(bench: Bench, prefix: str) -> dict[str, Tensor]:
+    names = [name for name in bench.student.layers if name.startswith(prefix)]
+    return {name: tensor.clone() for name, tensor in bench.student.parameters_of(names).items()}
 
 
 def test_a_plateau_is_an_error_that_no_longer_falls() -> None:
@@ -286,12 +288,12 @@ def test_a_weight_that_came_back_once_is_not_held() -> None:
 
 def test_only_sensitive_layers_and_activations_train_when_the_rest_is_frozen() -> None:
     options = _options("serial_to_parallel", freezing="sensitive", rounds=1)
-    bench = _bench(options)
+    bench, drawn = _calibrated(options)
     before = _snapshot(bench, "")
-    fine_tuning.apply(bench)
+    apply("fine_tuning", bench, drawn)
     after = _snapshot(bench, "")
     moved = {n for n in before if n.rpartition(".")[2] == "weight" and not torch.equal(before[n], after[n])}
-    assert 0 < len(moved) <= round(len(bench.layers) * 0.25)
+    assert 0 < len(moved) <= round(len(bench.student.layers) * 0.25)
 
 
 @pytest.mark.slow

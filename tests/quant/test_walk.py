@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 from quant.calibration.trajectories import record
 from quant.sampling.generation import draw
 from quant.sampling.walk import Walk, denoise_with
-from tests.toy_bench import toy_pipeline
+from tests.support.toy_bench import toy_pipeline
 from tests.toy_model import toy_sampling
 
 PROMPTS = ["red blob", "grey bar", "blue bar"]

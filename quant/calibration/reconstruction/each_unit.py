@@ -6,33 +6,36 @@ from functools import partial
 
 from torch import Tensor
 
-from quant.calibration.reconstruction.reconstruct import Objective, reconstruct
+from quant.calibration.bench import Bench
+from quant.calibration.reconstruction.objective import Objective
+from quant.calibration.reconstruction.reconstruct import reconstruct
 from quant.calibration.reconstruction.unit_data import Collector
 from quant.calibration.reconstruction.units import Unit, find_units
-from quant.calibration.workbench import Workbench
+from quant.calibration.trajectories import Drawn
 
 
 def reconstruct_each_unit(
-    bench: Workbench, stage: str, objective: Objective, halted: int, *, blocks: bool = True, from_prefix: bool = True
+    bench: Bench, drawn: Drawn, stage: str, objective: Objective, *, blocks: bool = True, from_prefix: bool = True
 ) -> None:
     """Reconstructs the student's units in place on the calibration samples. Units are residual blocks and the layers
     between them, or, without `blocks`, single layers; they read what the quantized prefix gives, or, without
     `from_prefix`, the reference's values. Inputs and outputs of one unit at a time are in memory, and activations of
-    `halted` batches of samples."""
-    samples = bench.picked
-    units = find_units(bench.student, lambda: bench.call(bench.student, samples[slice(0, 1)]), blocks=blocks)
+    the batches that the bench lets halt."""
+    denoiser, first = bench.student.denoiser, drawn.picked[slice(0, 1)]
+    units = find_units(denoiser, lambda: bench.call(denoiser, first), blocks=blocks)
     both = objective.drop > 0.0 or objective.gamma > 0.0
-    with Collector(bench, [unit.name for unit in units], halted, from_prefix=from_prefix, both=both) as collector:
+    names = [unit.name for unit in units]
+    with Collector(bench, drawn.picked, names, from_prefix=from_prefix, both=both) as collector:
         for done, unit in enumerate(units, 1):
             piece, notes = f"{stage}-{done:04d}", [unit.name]
             inside = f"{stage}, unit {done} of {len(units)}"
             work = partial(_reconstruct, bench, unit, objective, collector, piece, notes, inside)
-            bench.restore(bench.journal.once(piece, work))
+            bench.student.restore(bench.journal.once(piece, work))
             bench.progress(stage, done, len(units), ": ".join(notes))
 
 
 def _reconstruct(
-    bench: Workbench, unit: Unit, objective: Objective, collector: Collector, piece: str, notes: list[str], stage: str
+    bench: Bench, unit: Unit, objective: Objective, collector: Collector, piece: str, notes: list[str], stage: str
 ) -> dict[str, Tensor]:
     """One unit's parameters afterwards; its loss is noted."""
     data = collector.data(unit.name)
@@ -44,4 +47,4 @@ def _reconstruct(
         own = bench.reference.get_submodule(unit.name)
         loss = reconstruct(unit, own, data, objective, bench.select, generator, tell)
     notes.append(f"loss {loss:.3g}")
-    return bench.parameters_of([f"{unit.name}.{inner}".rstrip(".") for inner in unit.layers])
+    return bench.student.parameters_of([f"{unit.name}.{inner}".rstrip(".") for inner in unit.layers])

@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from quant.calibration.arithmetic import autocast
+from quant.calibration.bench import Bench
 from quant.calibration.reconstruction.halted import Call, Passes
 from quant.calibration.reconstruction.units import Arguments
+from quant.calibration.run import BATCH
 from quant.calibration.trajectories import Samples
-from quant.calibration.workbench import BATCH, Workbench
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,22 @@ class UnitData:
 
 
 class Collector:
-    """Collects the data of units, asked for in running order, on the calibration samples that were picked; a context.
+    """Collects the data of units, asked for in running order, on samples; a context. As many batches as the bench lets
+    halt wait in the middle of the denoisers; the others start anew for every unit.
 
     Without `from_prefix` the reference's arguments stand for those of the quantized prefix; unless `both` are needed,
     those of the prefix stand for the reference's."""
 
     def __init__(
-        self, bench: Workbench, units: Sequence[str], halted: int, *, from_prefix: bool = True, both: bool = True
+        self, bench: Bench, samples: Samples, units: Sequence[str], *, from_prefix: bool = True, both: bool = True
     ) -> None:
-        self._samples, self._both = bench.picked, both
-        self._reference = Passes(bench.reference, units, _calls(bench, bench.reference), halted)
-        self._student = Passes(bench.student, units, _calls(bench, bench.student), halted) if from_prefix else None
+        self._samples, self._both = samples, both
+
+        def passes(denoiser: nn.Module) -> Passes:
+            return Passes(denoiser, units, _calls(bench, denoiser, samples), bench.halted)
+
+        self._reference = passes(bench.reference)
+        self._student = passes(bench.student.denoiser) if from_prefix else None
 
     def data(self, unit: str) -> UnitData:
         """The data of one unit, whose layers and those before it are as they are now."""
@@ -55,13 +61,12 @@ class Collector:
             self._student.close()
 
 
-def _calls(bench: Workbench, denoiser: nn.Module) -> list[Call]:
+def _calls(bench: Bench, denoiser: nn.Module, samples: Samples) -> list[Call]:
     return [
-        Call(partial(_run, bench, denoiser, batch), partial(bench.select, batch))
-        for batch in bench.picked.batches(BATCH)
+        Call(partial(_run, bench, denoiser, batch), partial(bench.select, batch)) for batch in samples.batches(BATCH)
     ]
 
 
-def _run(bench: Workbench, denoiser: nn.Module, batch: Samples) -> None:
+def _run(bench: Bench, denoiser: nn.Module, batch: Samples) -> None:
     with autocast():
         bench.call(denoiser, batch)

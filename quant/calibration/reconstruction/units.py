@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quant.calibration.arithmetic import autocast
 from quant.discovery import anatomy_of
 from quant.layers.trainable.chance import chosen
 from quant.layers.trainable.layer import FakeQuantizedLayer
@@ -92,6 +93,12 @@ def joined(calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> Arguments:
 
     positional = tuple(join([args[i] for args, _ in calls]) for i in range(len(calls[0][0])))
     return Arguments(positional, {name: join([kwargs[name] for _, kwargs in calls]) for name in calls[0][1]})
+
+
+def call_unit(module: nn.Module, arguments: Arguments) -> Any:
+    """What a unit gives, in the arithmetic of training."""
+    with autocast():
+        return module(*arguments.positional, **arguments.named)
 
 
 def outputs_of(output: Any) -> tuple[Tensor, ...]:

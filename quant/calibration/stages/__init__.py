@@ -1,1 +1,1 @@
-"""The stages of quantization, one file each: `apply(bench)` does what the method and the recipe chose."""
+"""The stages of a calibration, one file for every key of a recipe's `[stages]`: each has STAGE, a `Stage`."""

@@ -6,28 +6,67 @@ import torch
 from torch import Tensor
 
 from contract.stages import RelaxedInputs, RelaxedSteps, RelaxedWindow, SameBits
-from quant.calibration.input_sensitivity import input_sensitivities
-from quant.calibration.stages import ranges
-from quant.calibration.trajectories import record
-from quant.calibration.workbench import Workbench
-from quant.sampling.walk import denoise_with
+from quant.calibration.bench import Bench
+from quant.calibration.input_sensitivity import PROBES, input_sensitivities
+from quant.calibration.observed import observe_reference
+from quant.calibration.probe import TRAINED, Probe
+from quant.calibration.stage import Kinds, Stage
+from quant.calibration.trajectories import Drawn, final_latents
 
 
-def apply(bench: Workbench) -> None:
-    """Gives the groups of the relaxed steps, or inputs at steps, more bits; ranges are set at their own bits
-    afterwards."""
-    options = bench.stages.bits_over_time
-    if isinstance(options, SameBits):
-        return
-    steps = len(bench.timesteps)
-    if isinstance(options, RelaxedInputs):
-        _relax_inputs(bench, options)
-        return
-    if isinstance(options, RelaxedWindow):
-        chosen = window(steps, options.start, options.end)
-    else:
-        chosen = _best_window(bench, options, steps)
-    _set_bits(bench, chosen, options.bits)
+class _Window(Stage[RelaxedWindow]):
+    """Gives the groups of the steps in a window more bits; ranges are set at their own bits afterwards."""
+
+    def apply(self, options: RelaxedWindow, bench: Bench, drawn: Drawn) -> None:
+        _set_bits(bench, window(len(bench.timesteps), options.start, options.end), options.bits)
+
+
+class _Automatic(Stage[RelaxedSteps]):
+    """Our rule: windows side by side, each alone in floating point; the one after which the final latents are nearest
+    to the reference's."""
+
+    def seconds(self, options: RelaxedSteps, probe: Probe) -> float:
+        windows = -(-probe.steps // max(round(probe.steps * options.width), 1))
+        return probe.drawing(min(options.prompts, probe.prompts)) * (windows + 1)
+
+    def apply(self, options: RelaxedSteps, bench: Bench, drawn: Drawn) -> None:
+        steps = len(bench.timesteps)
+        width = max(round(steps * options.width), 1)
+        windows = [list(range(start, min(start + width, steps))) for start in range(0, steps, width)]
+
+        def work() -> dict[str, Tensor]:
+            observe_reference(bench, drawn, "relaxed")
+            bench.student.quantize_inputs(True)
+            errors = _errors(bench, windows, options.prompts)
+            bench.student.quantize_inputs(False)
+            return {"errors": torch.tensor(errors)}
+
+        best = int(bench.journal.once("relaxed-windows", work)["errors"].argmin())
+        _set_bits(bench, windows[best], options.bits)
+
+
+class _Sensitive(Stage[RelaxedInputs]):
+    """Our rule: the inputs at steps that cost the final latents most, weights being in floating point."""
+
+    def seconds(self, options: RelaxedInputs, probe: Probe) -> float:
+        pictures = min(options.prompts, probe.trajectories)
+        return probe.drawing(pictures) * (probe.steps / 2 + 2 + PROBES * (TRAINED - 1))
+
+    def apply(self, options: RelaxedInputs, bench: Bench, drawn: Drawn) -> None:
+        def work() -> dict[str, Tensor]:
+            observe_reference(bench, drawn, "relaxed")
+            bench.student.quantize_weights(False)
+            bench.student.quantize_inputs(True)
+            costs = input_sensitivities(bench, drawn, options.prompts)
+            bench.student.quantize_inputs(False)
+            return {"sensitivities": costs}
+
+        costs = bench.journal.once("relaxed-inputs", work)["sensitivities"]
+        bench.student.quantize_weights(True)
+        raise_bits(bench, costs, options.share, options.bits)
+
+
+STAGE = Kinds({SameBits: Stage(), RelaxedWindow: _Window(), RelaxedSteps: _Automatic(), RelaxedInputs: _Sensitive()})
 
 
 def window(steps: int, start: float, end: float) -> list[int]:
@@ -39,75 +78,35 @@ def window(steps: int, start: float, end: float) -> list[int]:
     return list(range(int(steps * start), min(int(steps * end), steps - 1) + 1))
 
 
-def average_bits(base: int, relaxed: int, steps: int, relaxed_steps: int) -> float:
-    """The mean over the steps.
-
-    >>> average_bits(8, 10, 50, 10)
-    8.4
-    """
-    return (base * (steps - relaxed_steps) + relaxed * relaxed_steps) / steps
-
-
-def _best_window(bench: Workbench, options: RelaxedSteps, steps: int) -> list[int]:
-    """Our rule: windows side by side, each alone in floating point; the one after which the final latents are nearest
-    to the reference's."""
-    width = max(round(steps * options.width), 1)
-    windows = [list(range(start, min(start + width, steps))) for start in range(0, steps, width)]
-
-    def work() -> dict[str, Tensor]:
-        ranges.observe_reference(bench, "relaxed")
-        bench.quantize_inputs(True)
-        truth = _final(bench, options.prompts, student=False)
-        base = bench.recipe.activation_bits
-        errors = []
-        for done, one in enumerate(windows, 1):
-            _set_bits(bench, one, 16)
-            errors.append(float((_final(bench, options.prompts, student=True) - truth).pow(2).mean()))
-            _set_bits(bench, one, base)
-            bench.progress("windows of steps", done, len(windows), f"steps {one[0]} to {one[-1]}: {errors[-1]:.3g}")
-        bench.quantize_inputs(False)
-        return {"errors": torch.tensor(errors)}
-
-    return windows[int(bench.journal.once("relaxed-windows", work)["errors"].argmin())]
-
-
-def _relax_inputs(bench: Workbench, options: RelaxedInputs) -> None:
-    """Our rule: the inputs at steps that cost the final latents most, weights being in floating point."""
-
-    def work() -> dict[str, Tensor]:
-        ranges.observe_reference(bench, "relaxed")
-        bench.quantize_weights(False)
-        bench.quantize_inputs(True)
-        found = input_sensitivities(bench, options.prompts)
-        bench.quantize_inputs(False)
-        return {"sensitivities": found}
-
-    found = bench.journal.once("relaxed-inputs", work)["sensitivities"]
-    bench.quantize_weights(True)
-    raise_bits(bench, found, options.share, options.bits)
-
-
-def raise_bits(bench: Workbench, sensitivities: Tensor, share: float, bits: int) -> None:
+def raise_bits(bench: Bench, sensitivities: Tensor, share: float, bits: int) -> None:
     """Gives `bits` to a share of all inputs at steps, those that cost most [quantizers, steps]; one at least, and none
     that costs nothing."""
     count = min(max(round(share * sensitivities.numel()), 1), int((sensitivities > 0.0).sum()))
     groups = [bench.groups.nearest(timestep) for timestep in bench.timesteps]
-    quantizers = list(bench.quantizers.values())
+    quantizers = list(bench.student.quantizers.values())
     for pair in sensitivities.flatten().topk(count).indices.tolist():
         quantizer, step = divmod(pair, sensitivities.shape[1])
         quantizers[quantizer].bits[groups[step]] = bits
 
 
-@torch.no_grad()
-def _final(bench: Workbench, prompts: int, *, student: bool) -> Tensor:
-    walks = bench.run.walks(bench.pipeline, min(prompts, len(bench.run.prompts)))
-    record(walks, denoise_with(bench.pipeline, bench.student if student else bench.reference), lambda *_: None)
-    return torch.cat([walk.latents for walk in walks])
+def _errors(bench: Bench, windows: list[list[int]], prompts: int) -> list[float]:
+    """The mean squared error of the final latents with each window alone in floating point."""
+    base, count = bench.recipe.activation_bits, min(prompts, len(bench.run.prompts))
+    truth = final_latents(bench.walks(count), bench.denoise(bench.reference))
+    errors: list[float] = []
+    for done, steps in enumerate(windows, 1):
+        _set_bits(bench, steps, 16)
+        latents = final_latents(bench.walks(count), bench.denoise(bench.student.denoiser))
+        errors.append(float((latents - truth).pow(2).mean()))
+        _set_bits(bench, steps, base)
+        note = f"steps {steps[0]} to {steps[-1]}: {errors[-1]:.3g}"
+        bench.progress("windows of steps", done, len(windows), note)
+    return errors
 
 
-def _set_bits(bench: Workbench, steps: list[int], bits: int) -> None:
+def _set_bits(bench: Bench, steps: list[int], bits: int) -> None:
     timesteps = bench.timesteps
     groups = {bench.groups.nearest(timesteps[step]) for step in steps}
-    for quantizer in bench.quantizers.values():
+    for quantizer in bench.student.quantizers.values():
         for group in groups:
             quantizer.bits[group] = bits

@@ -2,107 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from typing import TypeVar
 
-import torch
-from torch import Tensor
-
-from contract.stages import FineGrained, LearnedRanges, ObservedRanges, ProgressiveRanges
-from quant.calibration import memory
+from contract.stages import LearnedRanges, ObservedRanges, ProgressiveRanges
+from contract.stages.ranges import Ranges
+from quant.calibration.bench import Bench
+from quant.calibration.observed import LEAST_ERROR, journaled, observe, observe_reference, watch_all
+from quant.calibration.probe import Probe
 from quant.calibration.progressive import calibrate_progressively
-from quant.calibration.ranges import settle, watch
+from quant.calibration.reconstruction import cost
 from quant.calibration.reconstruction.each_unit import reconstruct_each_unit
-from quant.calibration.reconstruction.reconstruct import Objective
-from quant.calibration.trajectories import Samples
-from quant.calibration.workbench import BATCH, Workbench
+from quant.calibration.reconstruction.objective import Objective
+from quant.calibration.stage import Kinds, Stage
+from quant.calibration.trajectories import Drawn
 
-PROMPTS_PER_STEP = 16
-"""Trajectories that a table with a row for every step is observed on."""
+O = TypeVar("O", bound=Ranges)  # noqa: E741
 
 
-def apply(bench: Workbench) -> None:
-    """Sets all ranges of the student and turns its quantizers on."""
-    options, rounding = bench.stages.ranges, bench.stages.rounding
-    if isinstance(rounding, FineGrained) and rounding.learn_ranges:  # they came with the rounding
-        bench.quantize_inputs(True)
-        return
-    if isinstance(options, ProgressiveRanges):
-        observe_reference(bench, "progressive")
-        _journaled(bench, "ranges-progressive", lambda: _progressive(bench, options))
-    elif isinstance(options, LearnedRanges):
-        _journaled(bench, "ranges-observed", lambda: _observe(bench, "mse"))
-        bench.quantize_inputs(True)
+class _Ranges(Stage[O]):
+    """Sets all ranges of the student and turns its quantizers on, unless they came with the rounding."""
+
+    def seconds(self, options: O, probe: Probe) -> float:
+        return probe.seconds * probe.samples
+
+    def apply(self, options: O, bench: Bench, drawn: Drawn) -> None:
+        if not bench.stages.rounding.sets_ranges:
+            self.set(options, bench, drawn)
+        bench.student.quantize_inputs(True)
+
+    @abstractmethod
+    def set(self, options: O, bench: Bench, drawn: Drawn) -> None:
+        """Sets the ranges."""
+
+
+class _Observed(_Ranges[ObservedRanges]):
+    def set(self, options: ObservedRanges, bench: Bench, drawn: Drawn) -> None:
+        observe(bench, drawn, options)
+
+
+class _Learned(_Ranges[LearnedRanges]):
+    """By least error, then unit by unit (LSQ, arXiv 1902.08153)."""
+
+    def memory(self, options: LearnedRanges, probe: Probe) -> int:
+        return cost.memory(probe, options.batch)
+
+    def seconds(self, options: LearnedRanges, probe: Probe) -> float:
+        learned = cost.seconds(probe, options.iterations, options.batch)
+        return super().seconds(options, probe) + learned
+
+    def set(self, options: LearnedRanges, bench: Bench, drawn: Drawn) -> None:
+        journaled(bench, "ranges-observed", lambda: watch_all(bench, drawn, LEAST_ERROR.kind))
+        bench.student.quantize_inputs(True)
         objective = Objective(options.iterations, options.batch, 0.0, options.learning_rate, power=2.4)
-        reconstruct_each_unit(bench, "lsq", objective, memory.halted_batches(bench), from_prefix=False)
-    else:
-        initial(bench, options)
-    bench.quantize_inputs(True)
+        reconstruct_each_unit(bench, drawn, "lsq", objective, from_prefix=False)
 
 
-def initial(bench: Workbench, options: ObservedRanges | None = None, stage: str = "ranges") -> None:
-    """Observed ranges, as a `stage` that needs some before it can start takes them."""
-    chosen = options or ObservedRanges(kind="mse", observed="quantized_weights")
-    of_reference = chosen.observed == "reference"
-    piece = f"{stage}-{chosen.kind}-{chosen.observed}"
-    if of_reference:
-        bench.quantize_weights(False)
-    _journaled(bench, piece, lambda: _observe(bench, chosen.kind))
-    bench.quantize_weights(True)
+class _Progressive(_Ranges[ProgressiveRanges]):
+    """Step after step, earlier ones being quantized already (PCR, arXiv 2311.06322)."""
+
+    def seconds(self, options: ProgressiveRanges, probe: Probe) -> float:
+        pictures = min(options.prompts, probe.prompts)
+        return probe.drawing(pictures) * (options.passes + 2)
+
+    def set(self, options: ProgressiveRanges, bench: Bench, drawn: Drawn) -> None:
+        observe_reference(bench, drawn, "progressive")
+
+        def work() -> None:
+            bench.student.quantize_inputs(True)
+            calibrate_progressively(bench, options.prompts, options.observer, options.passes)
+            bench.student.quantize_inputs(False)
+
+        journaled(bench, "ranges-progressive", work)
 
 
-def observe_reference(bench: Workbench, stage: str) -> None:
-    """The smallest and largest values of the reference, for every group: where a `stage` starts that goes on from
-    there."""
-    initial(bench, ObservedRanges(), stage)
-
-
-def prompts_needed(bench: Workbench) -> int:
-    """Trajectories that this stage observes."""
-    options = bench.stages.ranges
-    if isinstance(options, ProgressiveRanges):
-        return min(options.prompts, len(bench.run.prompts))
-    return min(PROMPTS_PER_STEP, len(bench.run.prompts)) if len(bench.groups) > 1 else 1
-
-
-def _progressive(bench: Workbench, options: ProgressiveRanges) -> None:
-    bench.quantize_inputs(True)
-    calibrate_progressively(bench, options.prompts, options.observer, options.passes)
-    bench.quantize_inputs(False)
-
-
-def _observe(bench: Workbench, kind: str) -> None:
-    inputs = list(batches(bench))
-    with torch.no_grad(), bench.float_inputs(), watch(bench.quantizers, kind) as found:
-        for done, batch in enumerate(inputs, 1):
-            bench.call(bench.student, batch)
-            bench.progress("ranges", done, len(inputs))
-    settle(bench.quantizers, found, list(range(len(bench.groups))))
-
-
-def batches(bench: Workbench) -> Iterator[Samples]:
-    """The samples for a shared range; whole trajectories, step by step, for a table over the steps."""
-    if len(bench.groups) == 1:
-        yield from bench.picked.batches(BATCH)
-        return
-    count = min(bench.drawn.latents.shape[0], prompts_needed(bench))
-    for step in range(bench.drawn.latents.shape[1]):
-        yield from bench.drawn.pick(tuple((i, step) for i in range(count))).batches(BATCH)
-
-
-def _journaled(bench: Workbench, piece: str, work: Callable[[], None]) -> None:
-    def run() -> dict[str, Tensor]:
-        work()
-        return tables(bench)
-
-    for key, tensor in bench.journal.once(piece, run).items():
-        name, _, part = key.rpartition(".")
-        getattr(bench.quantizers[name], part).data.copy_(tensor)
-
-
-def tables(bench: Workbench) -> dict[str, Tensor]:
-    """All input tables, by quantizer."""
-    return {
-        f"{name}.{part}": getattr(quantizer, part)
-        for name, quantizer in bench.quantizers.items()
-        for part in ("scale", "zero_point", "bits", "log_change")
-    }
+STAGE = Kinds({ObservedRanges: _Observed(), LearnedRanges: _Learned(), ProgressiveRanges: _Progressive()})

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from contract.stages import FineTuning
-from quant.calibration.arithmetic import autocast
+from quant.calibration.bench import Bench
 from quant.calibration.trajectories import Samples, Trajectories, record
-from quant.calibration.workbench import Workbench
 from quant.conditioning import Rows
-from quant.sampling.walk import Denoise, Walk, denoise_with
+from quant.sampling.walk import Denoise, Walk
 
 
 @dataclass(frozen=True)
@@ -35,28 +34,27 @@ class Lessons:
 
 
 @torch.no_grad()
-def collect(bench: Workbench, walks: list[Walk], options: FineTuning, on_step: Callable[[int, int], None]) -> Lessons:
+def collect(bench: Bench, walks: list[Walk], options: FineTuning, on_step: Callable[[int, int], None]) -> Lessons:
     """Walks with the student, or in `parallel` training with the teacher. The teacher is asked for its output at these
     states while training (`student_state`), or here at those where its own trajectory is (`reference_trajectory`)."""
-    walking = bench.reference if options.kind == "parallel" else bench.student
-    drawn = record(walks, _outputs(bench, walking), on_step)
+    walking = bench.reference if options.kind == "parallel" else bench.student.denoiser
+    drawn = record(walks, bench.denoise(walking, exact=False), on_step)
     if options.target == "student_state":
         return Lessons(drawn)
     taught: list[Tensor] = []
-    record([walk.again() for walk in walks], _outputs(bench, bench.reference, taught), lambda *_: None)
+    record(
+        [walk.again() for walk in walks], _kept(bench.denoise(bench.reference, exact=False), taught), lambda *_: None
+    )
     branches, steps = drawn.conditioning.branches, drawn.latents.shape[1]
     return Lessons(drawn, _by_state(taught, branches, steps))
 
 
-def _outputs(bench: Workbench, denoiser: nn.Module, kept: list[Tensor] | None = None) -> Denoise:
-    denoise = denoise_with(bench.pipeline, denoiser)
+def _kept(denoise: Denoise, outputs: list[Tensor]) -> Denoise:
+    """Adds every output to `outputs`."""
 
     def step(latents: Tensor, timesteps: Tensor, rows: Rows) -> Tensor:
-        with autocast():
-            output = denoise(latents, timesteps, rows).float()
-        if kept is not None:
-            kept.append(output)
-        return output
+        outputs.append(denoise(latents, timesteps, rows))
+        return outputs[-1]
 
     return step
 

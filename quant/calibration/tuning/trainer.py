@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from contract.stages import FineTuning
 from quant.calibration.arithmetic import autocast
+from quant.calibration.bench import Bench
 from quant.calibration.trajectories import Samples
 from quant.calibration.tuning.features import Features, feature_errors, mean_error, stages_of
 from quant.calibration.tuning.freezing import OscillationFreezing, PlateauFreezing, parameters_of
-from quant.calibration.workbench import Workbench
 from quant.errors import CalibrationDiverged
 
 FEATURES_END = 0.8
@@ -29,27 +29,28 @@ class Trainer:
     """Adam over `updates` updates with rates that fall linearly to 0; a context that turns gradients on and off.
 
     Rates of weights, biases and weight scales are in steps of the layer's weight grid, those of activation scales in
-    logarithms."""
+    logarithms. `plateau` freezes blocks whose error no longer falls."""
 
-    def __init__(self, bench: Workbench, options: FineTuning, updates: int, sensitive: frozenset[str]) -> None:
+    def __init__(self, bench: Bench, options: FineTuning, updates: int, sensitive: frozenset[str]) -> None:
         self._bench, self._options, self._updates = bench, options, updates
         self.done = 0
-        self._branches = bench.drawn.conditioning.branches
+        self._branches = bench.branches
         self._features: tuple[Features, Features] | None = None
         only = sensitive if options.freezing == "sensitive" else None
         self.parameters, groups = _trainable(bench, options, only)
         self._optimizer = torch.optim.Adam(groups, fused=True)
-        stages = stages_of(bench.student) if self._compares_features else ()
-        self._plateau = PlateauFreezing({name: parameters_of(bench.layers, name) for name in stages})
-        self._oscillation = OscillationFreezing(bench.layers) if options.freezing == "oscillation" else None
+        student = bench.student
+        stages = stages_of(student.denoiser) if options.compares_features else ()
+        self.plateau = PlateauFreezing({name: parameters_of(student.layers, name) for name in stages})
+        self._oscillation = OscillationFreezing(student.layers) if options.freezing == "oscillation" else None
 
     def __enter__(self) -> Trainer:
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
-        for name in self._plateau.frozen:
-            self._plateau.freeze(name)
-        if self._compares_features:
-            self._features = Features(self._bench.student), Features(self._bench.reference)
+        for name in self.plateau.frozen:
+            self.plateau.freeze(name)
+        if self._options.compares_features:
+            self._features = Features(self._bench.student.denoiser), Features(self._bench.reference)
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -67,13 +68,13 @@ class Trainer:
                 taught = self._bench.call(self._bench.reference, samples).float()
             targets = taught.unflatten(0, (-1, self._branches)) if targets is None else targets
         with autocast():
-            output = self._bench.call(self._bench.student, samples)
+            output = self._bench.call(self._bench.student.denoiser, samples)
         loss = self._output_error(output.float(), targets)
         if self._features is None:
             return loss
         errors = feature_errors(*self._features)
         if self._options.freezing == "plateau":
-            self._plateau.observe({name: error.item() for name, error in errors.items()})
+            self.plateau.observe({name: error.item() for name, error in errors.items()})
         return loss + self._feature_weight * mean_error(errors)
 
     def update(self, loss: Tensor) -> float:
@@ -93,17 +94,13 @@ class Trainer:
         return value
 
     @property
-    def _compares_features(self) -> bool:
-        return self._options.feature_weight > 0.0 or self._options.freezing == "plateau"
-
-    @property
     def _freezings(self) -> list[PlateauFreezing | OscillationFreezing]:
-        return [self._plateau] if self._oscillation is None else [self._plateau, self._oscillation]
+        return [self.plateau] if self._oscillation is None else [self.plateau, self._oscillation]
 
     @property
     def frozen(self) -> set[str]:
         """Blocks that train no more."""
-        return self._plateau.frozen
+        return self.plateau.frozen
 
     def _output_error(self, output: Tensor, targets: Tensor) -> Tensor:
         difference = output.unflatten(0, targets.shape[:2]) - targets
@@ -146,12 +143,12 @@ class Trainer:
 
 
 def _trainable(
-    bench: Workbench, options: FineTuning, only: frozenset[str] | None
+    bench: Bench, options: FineTuning, only: frozenset[str] | None
 ) -> tuple[Trainable, list[dict[str, Any]]]:
     """Parameters by name, and their groups: weights and scales have rates of their layer."""
     found: Trainable = {}
     groups: list[dict[str, Any]] = []
-    for name, layer in bench.layers.items():
+    for name, layer in bench.student.layers.items():
         if only is not None and name not in only:
             continue
         step = float(layer.weight_scale.detach().mean())
@@ -165,11 +162,11 @@ def _trainable(
             found[f"{name}.{part}"] = parameter
             groups.append({"params": [parameter], "lr": rate, "initial": rate})
     if options.time_tables:
-        tables = {f"{name}.table": projection.table for name, projection in bench.tables.items()}
+        tables = {f"{name}.table": projection.table for name, projection in bench.student.tables.items()}
         found |= tables
         rate = options.time_table_learning_rate
         groups.append({"params": list(tables.values()), "lr": rate, "initial": rate})
-    changes = {f"{name}.log_change": q.log_change for name, q in bench.quantizers.items() if q.enabled}
+    changes = {f"{name}.log_change": q.log_change for name, q in bench.student.quantizers.items() if q.enabled}
     if changes:
         rate = options.activation_learning_rate
         groups.append({"params": list(changes.values()), "lr": rate, "initial": rate})

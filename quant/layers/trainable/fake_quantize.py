@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from quant.engine.native import library
+from quant.tensor.affine import to_codes
 
 
 def fake_quantize(x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def _forward(x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
     if _native(x):
         return torch.ops.facsimile.fake_quantize(x, scale, low, high)  # type: ignore[no-any-return]
     step, inverse, bottom, top = (_by_row(t, x) for t in (scale, _inverse(scale), low, high))
-    codes = torch.maximum(torch.minimum((x.float() * inverse).round_(), top), bottom)
+    codes = to_codes(x.float() * inverse, bottom, top)
     return torch.where(step == 0, x.float(), codes * step).to(x.dtype)
 
 
@@ -48,7 +49,7 @@ def _backward(gradient: Tensor, x: Tensor, scale: Tensor, low: Tensor, high: Ten
     step, inverse, bottom, top = (_by_row(t, x) for t in (scale, _inverse(scale), low, high))
     scaled = x.float() * inverse
     inside = ((scaled >= bottom) & (scaled <= top)) | (step == 0)
-    codes = torch.maximum(torch.minimum(scaled.round(), top), bottom)
+    codes = to_codes(scaled.clone(), bottom, top)
     slope = torch.where(inside, codes - scaled, codes) * (step != 0)
     return torch.where(inside, gradient, 0), (gradient.float() * slope).flatten(1).sum(dim=1)
 

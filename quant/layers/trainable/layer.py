@@ -15,6 +15,7 @@ from quant.layers.trainable.fake_quantize import fake_quantize
 from quant.layers.trainable.input import InputQuantizer
 from quant.layers.trainable.soft_rounding import SoftRounding, by_channel
 from quant.quantizers.weight import QuantizedWeight, minmax_scale
+from quant.tensor.affine import signed_top
 
 HELD = 0.25
 """Distance from its code, in steps, of a weight whose rounding was chosen."""
@@ -44,7 +45,7 @@ class FakeQuantizedLayer(nn.Module):
     @property
     def top(self) -> int:
         """The largest weight code."""
-        return int(2 ** (self.weight_bits - 1) - 1)
+        return signed_top(self.weight_bits)
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer: [B, ..., K] to [B, ..., N], or pictures [B, C, H, W] to [B, N, H', W']."""

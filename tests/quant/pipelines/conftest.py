@@ -13,9 +13,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor, nn
 
 from contract.recipe import CalibrationRun, Recipe
+from quant.calibration.calibrate import calibrate
 from quant.calibration.journal import Journal
-from quant.calibration.stages.run import run
-from quant.calibration.workbench import Run
+from quant.calibration.run import Run
 from quant.methods import minmax
 from tests.quant.conftest import KEPT
 from tests.toy_model import PROMPTS, SIZE, build_toy_pipeline, toy_sampling
@@ -52,7 +52,7 @@ def _calibrated(name: str) -> StableDiffusionPipeline:
     options = {"keep_float": KEPT, **RECIPES[name]}
     inputs = CalibrationRun(num_prompts=2, num_inference_steps=STEPS, guidance_scale=2.0)
     recipe = Recipe(method="minmax", calibration=inputs, **options)
-    run(
+    calibrate(
         pipeline, recipe, recipe.complete(minmax.STAGES), Run(PROMPTS[:2], toy_sampling(STEPS)), Journal(None),
         lambda *_: None,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from quant.layers.shortcut import SplitConv2d
 from quant.quantizers.activation import ActivationParameters, ActivationTable
 from quant.quantizers.weight import quantize_weight
 from tests.quant.pipelines.conftest import Make, denoise, distance, inputs
+from tests.support.fake_quantized import fake_quantized
 
 LAYERS = {
     "linear": (nn.Linear(24, 10), (2, 5, 24)),
@@ -79,7 +80,7 @@ def test_the_gradient_of_a_layer_is_that_of_its_floats(
         assert out.requires_grad and out.dtype == dtype
         gradient = torch.randn_like(out)
         out.backward(gradient)
-        seen = same if table is None else TABLE.rows[0].fake_quantize(same)
+        seen = same if table is None else fake_quantized(same, TABLE.rows[0])
         quantized.dequantized()(seen.float()).backward(gradient.float())
         torch.testing.assert_close(x.grad, same.grad, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-4)
         assert table is None or bool((x.grad == 0).any()), "what is clipped has no gradient"
@@ -101,7 +102,7 @@ def test_a_split_shortcut_has_the_gradients_of_both_halves() -> None:
     halves = copy.deepcopy(split)
     halves.hidden, halves.skip = split.hidden.dequantized(), split.skip.dequantized()
     same = x.detach().clone().requires_grad_()
-    halves(TABLE.rows[0].fake_quantize(same)).sum().backward()
+    halves(fake_quantized(same, TABLE.rows[0])).sum().backward()
     torch.testing.assert_close(x.grad, same.grad)
 
 
