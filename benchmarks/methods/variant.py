@@ -12,13 +12,13 @@ from benchmarks.disturbance import disturbance, now
 from benchmarks.methods.task import Task
 from contract.card import Card
 from contract.recipe import Recipe
-from quant.calibration.workbench import Progress
 from quant.checkpoints.card_file import read_card
 from quant.cli.options import describe
 from quant.errors import CheckpointError
 from quant.identity import code_digest
 from quant.quantization.job import QuantizationJob
 from quant.quantization.quantize import quantize
+from quant.sampling.progress import Progress
 from quant.sampling.prompts import load_prompts
 
 JOURNALS = ".journals"

@@ -11,9 +11,9 @@ from contract.errors import RegistryError, VariantExists
 from contract.jobs import JobRecord
 from contract.payloads import CalibrationPayload
 from contract.results import CalibrationResult
-from quant.calibration.workbench import Progress
 from quant.quantization.job import QuantizationJob
 from quant.quantization.quantize import quantize
+from quant.sampling.progress import Progress
 from quant.sampling.prompts import Prompt, load_prompts, prompts_from_texts
 from worker.lease import JobLease
 from worker.runtime import Runtime
