@@ -27,9 +27,11 @@ def worst_pairs(
         scores = measured[name].scores[ranking.key]
         finite = scores.isfinite().nonzero().flatten().tolist()
         ranked = sorted(finite, key=lambda i: float(scores[i]), reverse=ranking.traits.better == "lower")
-        for place in ranked[:COUNT]:
-            batch, index = batches[place // BATCH], place % BATCH
-            pictures = study.pictures(arm, batch, index)
-            prompt, score = batch.prompts[index], float(scores[place])
-            pairs.append(WorstPair(arm.name, name, prompt, ranking.key, score, *pictures))
+        worst = ranked[:COUNT]
+        pictures = {  # in the order of batches, so that each is drawn again once
+            place: study.pictures(arm, batches[place // BATCH], place % BATCH) for place in sorted(worst)
+        }
+        for place in worst:
+            prompt, score = batches[place // BATCH].prompts[place % BATCH], float(scores[place])
+            pairs.append(WorstPair(arm.name, name, prompt, ranking.key, score, *pictures[place]))
     return pairs
