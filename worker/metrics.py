@@ -81,7 +81,7 @@ LATENT_MSE = Histogram(
     _PIPELINE,
     buckets=(1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 3),
 )
-NOISE_FLOOR = Gauge(
+FLOOR = Gauge(
     "facsimile_consistency_noise_floor",
     "The metric, as the card has it, for the reference in bfloat16 against itself",
     (*_PIPELINE, "metric"),
@@ -101,7 +101,7 @@ for _kind in JobKind:  # a series that is born at its first event never shows th
 
 
 def expect_pipeline(model: str, variant: str, card: Card | None) -> None:
-    """Begin the series of a pipeline at zero, and show the noise floor of a variant's card."""
+    """Begin the series of a pipeline at zero, and show the floor of a variant's card."""
     MODEL_LOAD_SECONDS.labels(model, variant)
     INVALID_IMAGES.labels(model, variant)
     if card is None:
@@ -110,7 +110,7 @@ def expect_pipeline(model: str, variant: str, card: Card | None) -> None:
         histogram.labels(model, variant)
     for metric, statistic in card.report.noise_floor.items():
         if statistic.mean is not None:
-            NOISE_FLOOR.labels(model, variant, metric).set(statistic.mean)
+            FLOOR.labels(model, variant, metric).set(statistic.mean)
 
 
 def serve_metrics(host: str, port: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,19 @@ from benchmarks.methods.floors import Floors, known_floors
 from benchmarks.methods.paired import Scores, paired_scores
 from benchmarks.methods.task import Task
 from benchmarks.methods.variant import Made, crowded, drop, make
+from contract.card import Statistic
 from contract.folders import replace_file
 from contract.recipe import Recipe
 from quant.cli.options import describe
-from quant.errors import EvaluationError
-from quant.fidelity.evaluation import EvaluationJob, evaluate
+from quant.fidelity.document import Document, MetricTraits
+from quant.fidelity.evaluation.evaluation import evaluate
+from quant.fidelity.evaluation.job import EvaluationJob
+from quant.fidelity.statistics import plain
 from quant.identity import machine as engine
 from quant.sampling.progress import Progress
 from quant.sampling.prompts import load_prompt_set, seen_prompts
 
 QUESTION = "methods"
-STATISTIC = ("mean", "ci95", "count", "reason")
 NAMED_WITH_BACKBONE = ("frechet", "kid", "image_cosine")
 """Metrics whose figures say nothing without the network that they look through."""
 
@@ -41,8 +44,6 @@ def measure(task: Task, on_progress: Progress) -> Json:
     job = _evaluation(task, made.folder, floors=floors is None)
     on_progress("evaluation", 0, 1)
     document = evaluate(job, task.places.cache, partial(_drawn, on_progress)).document
-    if "error" in document["variants"][task.arm]:
-        raise EvaluationError(document["variants"][task.arm]["error"])
     scores = paired_scores(job, task.arm, task.places.cache)
     result = record(task, made, document, scores, floors or _drawn_floors(task, document))
     write(result, task.places.result(task.arm))
@@ -51,9 +52,10 @@ def measure(task: Task, on_progress: Progress) -> Json:
     return result
 
 
-def record(task: Task, made: Made, document: Json, paired: Scores, floors: Floors) -> Json:
+def record(task: Task, made: Made, document: Document, paired: Scores, floors: Floors) -> Json:
     """The result as it is kept."""
-    found, traits, sets = document["variants"][task.arm], document["protocol"]["metrics"], task.protocol.prompt_sets
+    variant, protocol, sets = document.measured[task.arm], document.protocol, task.protocol.prompt_sets
+    variant_json, traits = variant.model_dump(mode="json"), protocol.metrics
     return {
         "question": QUESTION,
         "arm": task.arm,
@@ -66,31 +68,29 @@ def record(task: Task, made: Made, document: Json, paired: Scores, floors: Floor
         "stages": task.stages,
         "protocol": task.protocol.model_dump(mode="json"),
         "seeds": {"calibration": task.recipe["calibration"]["seed"], "evaluation": task.protocol.seed},
-        "prompt_sets": {name: document["protocol"]["prompt_sets"][name] for name in sets},
-        "metrics": {_named(key, traits): {"better": each["better"]} for key, each in traits.items()},
-        "not_measured": document["protocol"]["not_measured"],
-        "figures": {name: _statistics(found[name], traits) for name in sets},
+        "prompt_sets": {name: protocol.prompt_sets[name].model_dump(mode="json") for name in sets},
+        "metrics": {_named(key, traits): {"better": each.better} for key, each in traits.items()},
+        "not_measured": protocol.not_measured,
+        "figures": {name: _statistics(variant.prompt_sets[name], traits) for name in sets},
         "generalization": {
-            name: _statistics(gap, traits)
-            for name, gap in found["generalization"].items()
-            if name in sets and isinstance(gap, dict)
+            name: _statistics(gap, traits) for name, gap in variant.generalization.gaps.items() if name in sets
         },
-        "curves": found["curves"],
+        "curves": variant_json["curves"],
         "floors": floors.figures,
         "floor_curves": floors.curves,
         "floors_drawn_with": floors.drawn_with,
-        "reference": {name: _statistics(document["reference"][name], traits) for name in sets},
-        "against_reference": document["comparisons"],
+        "reference": {name: _statistics(document.reference.prompt_sets[name], traits) for name in sets},
+        "against_reference": [comparison.model_dump(mode="json") for comparison in document.comparisons],
         "paired": paired,
-        "invalid_pictures": found["invalid_pictures"],
+        "invalid_pictures": variant_json["invalid_pictures"],
         "calibration": {
             "seconds": made.card.calibration_seconds,
             "peak_bytes": made.card.calibration_peak_bytes,
             "disturbance": round(made.disturbance, 4),
         },
         "denoiser_bytes": made.card.denoiser_bytes,
-        "card": found["card"],
-        "evaluation": document["times"],
+        "card": variant_json["card"],
+        "evaluation": document.times.model_dump(mode="json"),
         "code": {"calibrating": made.code},
         "machine": machine.machine(torch.get_num_threads()) | {"engine": engine("cpu")},
         "versions": {**made.card.versions, "python": platform.python_version()},
@@ -120,14 +120,14 @@ def _text(result: Json) -> str:
     return text
 
 
-def _drawn_floors(task: Task, document: Json) -> Floors:
-    traits, floors = document["protocol"]["metrics"], document["floors"]
+def _drawn_floors(task: Task, document: Document) -> Floors:
+    traits = document.protocol.metrics
     return Floors(
         {
-            name: {each: _statistics(by, traits) for each, by in floor["prompt_sets"].items()}
-            for name, floor in floors.items()
+            name: {each: _statistics(by_metric, traits) for each, by_metric in floor.prompt_sets.items()}
+            for name, floor in document.floors.items()
         },
-        {name: floor["curves"] for name, floor in floors.items() if "curves" in floor},
+        {name: floor.model_dump(mode="json")["curves"] for name, floor in document.floors.items() if floor.curves},
         task.arm,
     )
 
@@ -146,19 +146,19 @@ def _evaluation(task: Task, folder: Path, *, floors: bool) -> EvaluationJob:
     )
 
 
-def _drawn(on_progress: Progress, arm: str, done: int, total: int) -> None:
-    on_progress(f"draw {arm}", done, total)
+def _drawn(on_progress: Progress, arm: str, done: int, total: int, note: str = "", /) -> None:
+    on_progress(f"draw {arm}", done, total, note)
 
 
-def _statistics(figures: Json, traits: Json) -> Json:
+def _statistics(figures: Mapping[str, Statistic], traits: Mapping[str, MetricTraits]) -> Json:
     """A statistic per metric, without percentiles."""
     return {
-        _named(key, traits): {part: statistic[part] for part in STATISTIC}
+        _named(key, traits): plain(statistic).model_dump(mode="json")
         for key, statistic in figures.items()
         if key in traits
     }
 
 
-def _named(key: str, traits: Json) -> str:
+def _named(key: str, traits: Mapping[str, MetricTraits]) -> str:
     """The metric's name with its backbone, such as `frechet:judge`."""
-    return f"{key}:{traits[key]['backbone']}" if key in NAMED_WITH_BACKBONE else key
+    return f"{key}:{traits[key].backbone}" if key in NAMED_WITH_BACKBONE else key

@@ -6,13 +6,11 @@ import math
 from pathlib import Path
 
 from quant.checkpoints.card_file import read_card
-from quant.fidelity.arm import reference_arms, variant_arm
-from quant.fidelity.backbone import Backbones
-from quant.fidelity.evaluation import EvaluationJob
+from quant.fidelity.arm import variant_arm
+from quant.fidelity.evaluation.evaluation import open_study
+from quant.fidelity.evaluation.job import EvaluationJob
 from quant.fidelity.measurement import Measurement
-from quant.fidelity.metric_choice import choose
-from quant.fidelity.run import Run, batches
-from quant.fidelity.tensor_cache import TensorCache
+from quant.fidelity.study import batches
 
 METRICS = ("ssim", "latent_mse")
 DIGITS = 7
@@ -23,17 +21,15 @@ Scores = dict[str, dict[str, list[float | None]]]
 def paired_scores(job: EvaluationJob, variant: str, cache: Path) -> Scores:
     """Of a variant that has been evaluated with this cache: for every prompt set and metric a value per prompt, in the
     set's order, None where it is not a number. Nothing is drawn: `evaluate` left all of it in the cache."""
-    described, folder = job.description, job.variants[variant]
-    backbones = Backbones(job.backbones)
-    metrics, _ = choose(job.metrics, backbones, described.height, described.width)
-    run = Run(reference_arms(described, job.device)[0], job.sampling, metrics, backbones, TensorCache(cache))
+    folder = job.variants[variant]
+    study, _ = open_study(job, cache)
     arm = variant_arm(variant, folder, read_card(folder), job.description.dtype, job.device)
-    found: Scores = {}
+    scores: Scores = {}
     for prompt_set in job.prompt_sets:
-        parts = [run.measurement(arm, batch) for batch in batches(prompt_set, job.seed)]
-        scores = Measurement.joined(parts).scores
-        found[prompt_set.name] = {metric: _plain(scores[metric].tolist()) for metric in METRICS if metric in scores}
-    return found
+        parts = [study.measurement(arm, batch) for batch in batches(prompt_set.prompts, job.seed)]
+        measured = Measurement.joined(parts).scores
+        scores[prompt_set.name] = {key: _plain(measured[key].tolist()) for key in METRICS if key in measured}
+    return scores
 
 
 def _plain(values: list[float]) -> list[float | None]:

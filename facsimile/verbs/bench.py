@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from contract.places import cache_folder, shipped
@@ -11,9 +11,10 @@ from quant.checkpoints.card_file import read_card
 from quant.checkpoints.output_folder import make_writable
 from quant.checkpoints.pipelines import describe_folder
 from quant.errors import EvaluationError
-from quant.fidelity.evaluation import EvaluationJob, evaluate
+from quant.fidelity.evaluation.evaluation import evaluate
+from quant.fidelity.evaluation.job import EvaluationJob
 from quant.fidelity.report.report import Report, write_report
-from quant.sampling.progress import silent
+from quant.sampling.progress import Progress, silent
 from quant.sampling.prompts import OWN_SET, load_prompt_set, seen_prompts
 from quant.sampling.seeds import EVALUATION_SEED
 
@@ -28,7 +29,7 @@ def bench(
     seed: int = EVALUATION_SEED,
     output: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Report:
     """Measures variants over whole prompt sets, with floors, intervals and tests: QDiffBench. Pictures are drawn with
     the settings that the first variant's card names. A run that was killed goes on where it was.
@@ -48,7 +49,7 @@ def bench(
         on_progress: called with whose pictures are drawn, how many are done, and how many there are.
 
     Returns:
-        The report: `document` is what report.json holds.
+        The report: `document` is what report.json holds, as a model; `document.model_dump(mode="json")` are its values.
 
     Raises:
         ModelError: the reference cannot be loaded.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from diffusers import DiffusionPipeline
 
@@ -12,10 +12,10 @@ from facsimile.verbs.load import opened
 from quant.checkpoints.pipelines import native_size
 from quant.errors import EvaluationError
 from quant.fidelity.backbone import Backbones
-from quant.fidelity.comparison import CONSISTENCY, evaluate
+from quant.fidelity.consistency import consistency
 from quant.fidelity.metric import metric
-from quant.fidelity.metric_choice import choose
-from quant.sampling.progress import silent
+from quant.fidelity.metric_choice import CONSISTENCY, choose
+from quant.sampling.progress import Progress, silent
 from quant.sampling.prompts import Prompt
 from quant.sampling.request import Sampling
 
@@ -31,7 +31,7 @@ def compare(
     guidance_scale: float = 4.0,
     size: tuple[int, int] | None = None,
     metrics: Sequence[str] = CONSISTENCY,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> dict[str, Statistic]:
     """Draws every prompt with both pipelines from the same noise, and measures the second's pictures against the
     first's.
@@ -47,7 +47,7 @@ def compare(
         size: width and height in pixels. None: what the reference's denoiser was made for.
         metrics: names of metrics that compare pictures one by one, such as `psnr`, `ssim`, `latent_mse`, `lpips`; none:
             all that can be measured.
-        on_progress: called with a stage, the pictures done, and how many there are.
+        on_progress: called at every step with a stage, the pictures done, and how many there are.
 
     Returns:
         For each metric its mean over the pictures, a bootstrap interval of 95 %, and the number of pictures. The mean
@@ -71,4 +71,4 @@ def compare(
     texts: Sequence[str | None] = [prompts] if prompts is None or isinstance(prompts, str) else prompts
     asked = [Prompt("", text) for text in texts for _ in range(num_images)]
     keys = tuple(each.key for each in chosen if not each.of_sets)
-    return evaluate(first, {"variant": second}, asked, sampling, keys, on_progress or silent)["variant"]
+    return consistency(first, {"variant": second}, asked, sampling, keys, on_progress or silent)["variant"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from diffusers import DiffusionPipeline
 
@@ -11,7 +11,7 @@ from contract.recipe import Recipe
 from facsimile.verbs.load import opened
 from quant.quantization.in_memory import calibration_prompts, quantized_copy
 from quant.quantization.presets import recipe_named
-from quant.sampling.progress import silent
+from quant.sampling.progress import Progress, silent
 
 
 def quantize(
@@ -20,7 +20,7 @@ def quantize(
     prompts: str | Sequence[str] | None = None,
     *,
     size: tuple[int, int] | None = None,
-    on_progress: Callable[[str, int, int, str], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> DiffusionPipeline:
     """A copy of a floating-point pipeline whose denoiser multiplies integers. Nothing is written, and the pipeline that
     was given is left as it is. The copy draws the same pictures as `load` gives after `save`.
@@ -50,5 +50,6 @@ def quantize(
     return quantized_copy(reference, plan, chosen, size, _with_note(on_progress or silent))
 
 
-def _with_note(on_progress: Callable[[str, int, int, str], None]) -> Callable[..., None]:
+def _with_note(on_progress: Progress) -> Progress:
+    """Gives the note always, as is promised, also to a callback for which it has no default."""
     return lambda stage, done, total, note="": on_progress(stage, done, total, note)

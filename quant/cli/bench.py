@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -36,6 +36,9 @@ from quant.cli.progress import progress_bar
 from quant.errors import CheckpointError, QuantError
 from quant.sampling.prompts import OWN_SET, load_prompt_set, seen_prompts
 from quant.sampling.seeds import EVALUATION_SEED
+
+if TYPE_CHECKING:
+    from quant.fidelity.document import Document
 
 ALL = "all"
 OUTPUT = data_folder() / "bench"
@@ -70,7 +73,8 @@ def bench(
     if not names:
         raise CheckpointError(f"{model} has no variants: make one with `facsimile quantize`")
 
-    from quant.fidelity.evaluation import EvaluationJob, evaluate
+    from quant.fidelity.evaluation.evaluation import evaluate
+    from quant.fidelity.evaluation.job import EvaluationJob
     from quant.fidelity.report.report import write_report
 
     job = EvaluationJob(
@@ -97,20 +101,22 @@ def bench(
         raise
     write_report(report, folder)
     if as_json:
-        print_json(report.document)
+        print_json(report.document.model_dump(mode="json"))
         return
-    for prompt_set in report.document["protocol"]["prompt_sets"]:
+    for prompt_set in report.document.protocol.prompt_sets:
         stdout.print(_table(report.document, prompt_set))
     stdout.print(f"report: {folder / 'report.html'}")
 
 
-def _table(document: dict[str, Any], prompt_set: str) -> Table:
-    arms = {name: each for name, each in document["variants"].items() if "error" not in each}
-    table = Table("metric", *arms, *document["floors"], title=f"{document['model']} on {prompt_set}, means")
-    for metric in document["protocol"]["metrics"]:
-        cells = [each[prompt_set][metric] for each in arms.values()]
-        cells += [floor["prompt_sets"][prompt_set].get(metric) for floor in document["floors"].values()]
-        table.add_row(
-            metric, *("" if cell is None or cell["mean"] is None else f"{cell['mean']:.4f}" for cell in cells)
-        )
+def _table(document: Document, prompt_set: str) -> Table:
+    variants, floors = document.measured, document.floors
+    table = Table("metric", *variants, *floors, title=f"{document.model} on {prompt_set}, means")
+    for metric in document.protocol.metrics:
+        by_arm = [
+            *(variant.prompt_sets for variant in variants.values()),
+            *(floor.prompt_sets for floor in floors.values()),
+        ]
+        statistics = [by_set[prompt_set].get(metric) for by_set in by_arm]
+        means = [None if statistic is None else statistic.mean for statistic in statistics]
+        table.add_row(metric, *("" if mean is None else f"{mean:.4f}" for mean in means))
     return table

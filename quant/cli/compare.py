@@ -33,7 +33,7 @@ from quant.cli.options import (
 from quant.cli.progress import progress_bar
 from quant.sampling.prompts import select_prompts
 
-NOISE_FLOOR = "noise_floor"
+VARIANT = "variant"
 
 
 def compare(
@@ -57,12 +57,13 @@ def compare(
     from quant.checkpoints.pipelines import load_reference, load_variant
     from quant.fidelity.backbone import Backbones
     from quant.fidelity.bfloat16 import bfloat16_copy
-    from quant.fidelity.comparison import evaluate
+    from quant.fidelity.consistency import consistency
+    from quant.fidelity.floors import FLOOR
     from quant.fidelity.metric_choice import choose
     from quant.sampling.request import Sampling
 
     reference = load_reference(description)
-    arms = {variant: load_variant(folder), NOISE_FLOOR: bfloat16_copy(reference)}
+    pipelines = {VARIANT: load_variant(folder), FLOOR: bfloat16_copy(reference)}
     sampling = Sampling(
         prompt="",
         seed=seed,
@@ -75,9 +76,9 @@ def compare(
     metrics = tuple(metric.key for metric in possible if not metric.of_sets)
     started = time.monotonic()
     with progress_bar(stderr) as show:
-        measured = evaluate(reference, arms, chosen, sampling, metrics, show)
-    result = _dump(measured[variant]) | {
-        NOISE_FLOOR: _dump(measured[NOISE_FLOOR]),
+        measured = consistency(reference, pipelines, chosen, sampling, metrics, show)
+    result = _dump(measured[VARIANT]) | {
+        "noise_floor": _dump(measured[FLOOR]),
         "not_measured": reasons,
         "model": model,
         "variant": variant,
@@ -92,7 +93,7 @@ def compare(
     if as_json:
         print_json(result)
     else:
-        stdout.print(_table(measured[variant], measured[NOISE_FLOOR], f"{model}:{variant}, {len(chosen)} prompts"))
+        stdout.print(_table(measured[VARIANT], measured[FLOOR], f"{model}:{variant}, {len(chosen)} prompts"))
 
 
 def _dump(statistics: dict[str, Statistic]) -> dict[str, object]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from quant.sampling.progress import Progress
 
 LINE_SECONDS = 20.0
 """A stage that lasts says so again after so many seconds, where there is no terminal."""
 
-Show = Callable[..., None]
-"""Takes a stage, what of it is done, how much there is, and a note."""
-
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Show]:
-    """A `Show` that draws a bar for each stage, or, where nobody watches, writes a line when a stage begins, now and
+def progress_bar(console: Console) -> Iterator[Progress]:
+    """Progress that draws a bar for each stage, or, where nobody watches, writes a line when a stage begins, now and
     then while it lasts, and when it is done."""
     if not console.is_terminal:
         yield _Lines(console)
@@ -28,10 +28,10 @@ def progress_bar(console: Console) -> Iterator[Show]:
         TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
+    with Bars(*columns, console=console) as progress:
         bars: dict[str, Any] = {}
 
-        def show(stage: str, done: int, total: int, note: str = "") -> None:
+        def show(stage: str, done: int, total: int, note: str = "", /) -> None:
             if stage not in bars:
                 bars[stage] = progress.add_task(stage, total=total, note="")
             progress.update(bars[stage], completed=done, total=total, note=note)
@@ -45,7 +45,7 @@ class _Lines:
         self._stage = ""
         self._began = self._told = 0.0
 
-    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+    def __call__(self, stage: str, done: int, total: int, note: str = "", /) -> None:
         now = time.monotonic()
         begins, ends = stage != self._stage, done >= total
         if begins:

@@ -1,4 +1,4 @@
-"""One arm of an evaluation: a pipeline that draws every prompt, loaded when it first has to."""
+"""One arm of a study: a pipeline that draws every prompt, loaded when it first has to."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from diffusers import DiffusionPipeline
 from contract.card import Card
 from contract.catalogue import ModelDescription
 from quant.checkpoints.pipelines import load_reference, load_variant
-from quant.fidelity.bfloat16 import bfloat16_copy
 from quant.identity import code_digest, machine, weights_digest
 from quant.sampling.seeds import SEEDS
 
-BFLOAT16 = "bfloat16"
-OTHER_SEEDS = "other_seeds"
-OTHER_SEEDS_OFFSET = 2**31
+REFERENCE = "reference"
+"""The name of the arm that all others are measured against."""
 
 
 @dataclass
@@ -50,27 +48,20 @@ class Arm:
         gc.collect()
 
 
-def reference_arms(description: ModelDescription, device: str) -> tuple[Arm, Arm, Arm]:
-    """The reference; the reference with its denoiser in bfloat16, or, where that is its own dtype, in float32; and the
-    reference from other noise."""
+def pipeline_arm(name: str, pipeline: DiffusionPipeline) -> Arm:
+    """A pipeline in memory. It has no identity, so a study keeps nothing of it."""
+    return Arm(name, {}, lambda: pipeline)
+
+
+def reference_arm(description: ModelDescription, device: str) -> Arm:
+    """The floating-point model. Raises ModelError where its weights are not at hand."""
     identity = {
         "weights": weights_digest(description.source),
         "dtype": description.dtype,
         "code": code_digest(),
         "machine": machine(device),
     }
-
-    def load() -> DiffusionPipeline:
-        return load_reference(description).to(device)
-
-    exact = description.model_copy(update={"dtype": "float32"})
-    return (
-        Arm("reference", identity, load),
-        Arm(BFLOAT16, identity | {"dtype": BFLOAT16}, lambda: bfloat16_copy(load()))
-        if description.dtype == "float32"
-        else Arm(BFLOAT16, identity | {"dtype": "float32"}, lambda: load_reference(exact).to(device)),
-        Arm(OTHER_SEEDS, identity, load, OTHER_SEEDS_OFFSET),
-    )
+    return Arm(REFERENCE, identity, lambda: load_reference(description).to(device))
 
 
 def variant_arm(name: str, folder: Path, card: Card, dtype: str, device: str) -> Arm:

@@ -1,4 +1,4 @@
-"""A model in bfloat16: the noise floor of every comparison, what numeric noise alone does to its pictures."""
+"""A model in bfloat16: the floor of every comparison, what numeric noise alone does to its pictures."""
 
 from __future__ import annotations
 

@@ -1,167 +1,271 @@
-"""The findings as one JSON document: statistics of every arm on every prompt set, floors, and tests between variants.
+"""The document of an evaluation: all that it found, as report.json holds it.
 
-`variants.<name>.<prompt set>.<metric>` and `floors.<floor>.<metric>` hold `mean`, `ci95` and `count`; the floors are
-those of the first prompt set, and `floors.<floor>.prompt_sets` has all. All but `times` is the same in every run."""
+JSON has some dictionaries among the other keys of what they belong to, as prompt sets in
+`variants.<name>.<prompt set>.<metric>`; here each is a field of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from quant.fidelity.arm import BFLOAT16, OTHER_SEEDS, OTHER_SEEDS_OFFSET
-from quant.fidelity.measurement import Measurement
-from quant.fidelity.metric import Metric
-from quant.fidelity.metric_choice import Reasons
-from quant.fidelity.metrics.trajectory import DIVERGED
-from quant.fidelity.paired_tests import comparisons
-from quant.fidelity.report.figures import FINITE_SAMPLE, figures, finite_sample, gap, own_figures
-from quant.fidelity.report.worst import WorstPair
-from quant.fidelity.run import BATCH, Run
-from quant.identity import key_of
-from quant.sampling.prompts import PromptSet
+from contract.card import SamplerSignature, Statistic
+from quant.fidelity.statistics import Spread
 
 FORMAT_VERSION = 1
-REFERENCE = "reference"
-Json = dict[str, Any]
+
+Figures = dict[str, SerializeAsAny[Annotated[Statistic | Spread, Field(union_mode="left_to_right")]]]
+"""By metric, a Spread where pictures are measured one by one; with `first_diverging_step`, and `<metric>_to_real` where
+there are real pictures."""
+
+Curve = tuple[float | None, ...]
+"""Mean distance of the latents to the reference's after every step, None where no picture is valid."""
 
 
-@dataclass(frozen=True)
-class Findings:
-    """All that was measured, by arm and prompt set, and what else the document tells. `names` are the variants that
-    were asked for; `calibrated_on` has the prompt set that each was calibrated on, where it is known."""
+class Record(BaseModel):
+    """Part of a document."""
 
-    model: str
-    names: tuple[str, ...]
-    prompt_sets: tuple[PromptSet, ...]
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Merged(Record):
+    """A record whose field `MERGED`, a dictionary, lies among the record's own keys in JSON."""
+
+    MERGED: ClassVar[str] = "prompt_sets"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or cls.MERGED in given:
+            return given
+        own = {name: value for name, value in given.items() if name in cls.model_fields}
+        return own | {cls.MERGED: {name: value for name, value in given.items() if name not in own}}
+
+    @model_serializer(mode="wrap")
+    def _merge(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for name, value in handler(self).items():
+            merged |= value if name == self.MERGED else {name: value}
+        return merged
+
+
+class SharedSettings(Record):
+    """What all pictures are drawn with."""
+
+    negative_prompt: str
+    num_inference_steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    scheduler: str | None
+
+
+class MeasuredSet(Record):
+    """A prompt set: how many prompts it has, how many were left out of it and why, its ends, and its digest."""
+
+    count: int
+    left_out: dict[str, int]
+    first: str
+    last: str
+    digest: str
+
+
+class MetricTraits(Record):
+    """What a metric says of itself. `identical` is its value for identical pictures, None where that is neither 0 nor
+    1."""
+
+    better: Literal["higher", "lower"]
+    identical: float | None
+    unit: str
+    symmetric: bool
+    backbone: str | None
+    of_sets: bool
+
+
+class Protocol(Record):
+    """What was done; `not_measured` has the reasons by metric."""
+
     seed: int
-    measured: Mapping[str, Mapping[str, Measurement]]
-    metrics: tuple[Metric, ...]
-    not_measured: Reasons
-    cards: Mapping[str, Json]
-    calibrated_on: Mapping[str, str | None]
-    failures: Mapping[str, str]
-    worst: list[WorstPair]
-    real: Mapping[str, Tensor]
+    pairing: str
+    other_seeds_offset: int
+    sampling: SharedSettings
+    batch: int
+    prompt_sets: dict[str, MeasuredSet]
+    metrics: dict[str, MetricTraits]
+    not_measured: dict[str, str]
+    diverged_at: float
+    intervals: str
+    tests: str
 
 
-def document(run: Run, found: Findings) -> Json:
-    """The document, without its times."""
-    measured = [name for name in found.names if name in found.measured]
-    return {
-        "format_version": FORMAT_VERSION,
-        "model": found.model,
-        "protocol": _protocol(run, found),
-        "reference": {"identity": run.reference.identity, **_own_figures(found)},
-        "floors": {name: _floor(name, found) for name in _floor_names(found)},
-        "variants": {name: _variant(name, found) for name in found.names},
-        "comparisons": comparisons(
-            {name: found.measured[name] for name in measured}, found.measured[REFERENCE], found.metrics
-        ),
-    }
+class Identity(Record):
+    """What the reference's pictures depend on: digests of weights and code, dtype, and the machine."""
+
+    weights: str
+    dtype: str
+    code: str
+    machine: dict[str, str]
 
 
-def _protocol(run: Run, found: Findings) -> Json:
-    return {
-        "seed": found.seed,
-        "pairing": "prompt i of a set has seed + i; both arms start from the same noise, drawn on the CPU",
-        "other_seeds_offset": OTHER_SEEDS_OFFSET,
-        "sampling": run.sampling.settings,
-        "batch": BATCH,
-        "prompt_sets": {
-            each.name: {
-                "count": len(each.prompts),
-                "left_out": each.left_out,
-                "first": each.prompts[0].id,
-                "last": each.prompts[-1].id,
-                "digest": key_of({"prompts": [(prompt.id, prompt.text) for prompt in each.prompts]}),
-            }
-            for each in found.prompt_sets
-        },
-        "metrics": {metric.key: _traits(metric) for metric in found.metrics},
-        "not_measured": found.not_measured,
-        "diverged_at": DIVERGED,
-        "intervals": "95 %; means: percentile bootstrap over prompts; distances of sets: delete-half jackknife",
-        "tests": "two-sided sign-flip permutation test of the mean paired difference",
-    }
+class Reference(Merged):
+    """The reference, with its own figures by prompt set: those that are not about the reference."""
+
+    identity: Identity
+    prompt_sets: dict[str, Figures]
 
 
-def _traits(metric: Metric) -> Json:
-    traits = metric.traits
-    return {
-        "better": traits.better,
-        "identical": traits.identical if traits.identical in (0.0, 1.0) else None,
-        "unit": traits.unit,
-        "symmetric": traits.symmetric,
-        "backbone": metric.backbone or None,
-        "of_sets": metric.of_sets,
-    }
+class Floor(Merged):
+    """Figures by prompt set, and curves where pictures were drawn; `primary` are the figures of the first set."""
+
+    MERGED: ClassVar[str] = "primary"
+
+    primary: Figures
+    prompt_sets: dict[str, Figures]
+    curves: dict[str, Curve] = Field(default={}, exclude_if=lambda curves: not curves)
 
 
-def _own_figures(found: Findings) -> Json:
-    """Figures of the reference that are not about itself."""
-    own = found.measured[REFERENCE]
-    return {name: own_figures(measured, found.metrics, found.real) for name, measured in own.items()}
+class AttentionProducts(Record):
+    """Whether the products of attention are quantized, and to what."""
+
+    quantized: bool
+    bits: int
+    softmax_bits: int
 
 
-def _floor_names(found: Findings) -> list[str]:
-    if OTHER_SEEDS not in found.measured:
-        return []
-    has_sets = any(metric.of_sets for metric in found.metrics)
-    return [BFLOAT16, OTHER_SEEDS, *([FINITE_SAMPLE] if has_sets else [])]
+class Tables(Record):
+    """The tables of activation ranges."""
+
+    timestep_groups: int
+    rows: int
+    bytes: int
 
 
-def _floor(name: str, found: Findings) -> Json:
-    reference = found.measured[REFERENCE]
-    if name == FINITE_SAMPLE:
-        others = found.measured[OTHER_SEEDS]
-        by_set = {each: finite_sample(reference[each], others[each], found.metrics) for each in reference}
-        return {**by_set[found.prompt_sets[0].name], "prompt_sets": by_set}
-    by_set = {
-        each: figures(reference[each], measured, found.metrics, found.real)
-        for each, measured in found.measured[name].items()
-    }
-    curves = {each: _curve(measured) for each, measured in found.measured[name].items()}
-    return {**by_set[found.prompt_sets[0].name], "prompt_sets": by_set, "curves": curves}
+class CalibrationCost(Record):
+    """What a calibration took."""
+
+    prompts: int
+    seconds: float
+    peak_resident_bytes: int | None
 
 
-def _variant(name: str, found: Findings) -> Json:
-    if name in found.failures:
-        return {"card": found.cards.get(name), "error": found.failures[name]}
-    reference, measured = found.measured[REFERENCE], found.measured[name]
-    return {
-        "card": found.cards[name],
-        **{each: figures(reference[each], measured[each], found.metrics, found.real) for each in measured},
-        "generalization": _generalization(name, found),
-        "curves": {each: _curve(measured[each]) for each in measured},
-        "invalid_pictures": {each.name: _invalid(each, measured[each.name]) for each in found.prompt_sets},
-        "worst": [
-            {"prompt_set": w.prompt_set, "id": w.prompt.id, "prompt": w.prompt.text, w.metric: w.score}
-            for w in found.worst
-            if w.variant == name
-        ],
-    }
+class ReportCard(Record):
+    """What must be known of a variant before its figures are compared with anybody's. `recipe` is as its card has
+    it."""
+
+    digest: str
+    recipe: dict[str, JsonValue]
+    average_weight_bits: float
+    average_weight_bits_with_float_layers: float
+    average_activation_bits: float
+    quantized_layers: int
+    float_layers: tuple[str, ...]
+    float_weight_share: float
+    attention_products: AttentionProducts
+    shortcuts: str
+    dynamic_activations: bool
+    tables: Tables
+    denoiser_bytes: int
+    reference_denoiser_bytes: int
+    calibration: CalibrationCost
+    sampler: SamplerSignature
 
 
-def _generalization(name: str, found: Findings) -> Json:
-    home, measured = found.calibrated_on[name], found.measured[name]
-    if home is None or home not in measured:
-        return {"calibrated_on": home}
-    gaps = {
-        each: gap(found.measured[REFERENCE], measured, (home, each), found.metrics) for each in measured if each != home
-    }
-    return {"calibrated_on": home, **gaps}
+class Generalization(Merged):
+    """How much worse a variant is on other prompt sets than on the one it was calibrated on, by set and metric:
+    positive is worse. There are no gaps where that set is not known or not measured."""
+
+    MERGED: ClassVar[str] = "gaps"
+
+    calibrated_on: str | None
+    gaps: dict[str, dict[str, Statistic]] = {}
 
 
-def _curve(measured: Measurement) -> list[float | None]:
-    """Mean distance to the reference after every step."""
-    finite = measured.trajectory[measured.valid]
-    return [None] * measured.trajectory.shape[1] if not len(finite) else finite.double().mean(dim=0).tolist()
+class WorstPicture(Merged):
+    """A picture that is far from the reference's; `scores` has the value of the metric that ranked it."""
+
+    MERGED: ClassVar[str] = "scores"
+
+    prompt_set: str
+    id: str
+    prompt: str | None
+    scores: dict[str, float]
 
 
-def _invalid(prompt_set: PromptSet, measured: Measurement) -> list[str]:
-    places = torch.nonzero(~measured.valid).flatten().tolist()
-    return [prompt_set.prompts[place].id for place in places]
+class Variant(Merged):
+    """A variant that was measured, with its figures by prompt set and metric; `invalid_pictures` are ids of
+    prompts."""
+
+    card: ReportCard
+    prompt_sets: dict[str, Figures]
+    generalization: Generalization
+    curves: dict[str, Curve]
+    invalid_pictures: dict[str, tuple[str, ...]]
+    worst: tuple[WorstPicture, ...]
+
+
+class Failure(Record):
+    """A variant that could not be measured, and why; without a card where that cannot be read."""
+
+    card: ReportCard | None
+    error: str
+
+
+class MeanDifference(Record):
+    """The mean of a - b over `count` prompts, with its 95 % interval."""
+
+    mean: float | None
+    ci95: tuple[float, float] | None
+    count: int
+
+
+class VariantComparison(Record):
+    """Two arms on one metric and prompt set, the better one as `a`; `p` is None for fewer than two prompts."""
+
+    a: str
+    b: str
+    prompt_set: str
+    metric: str
+    difference: MeanDifference
+    p: float | None
+    sentence: str
+
+
+class Times(Record):
+    """When it started (ISO 8601), how long it took, and the most memory that it had."""
+
+    started: str
+    seconds: float
+    peak_resident_bytes: int
+
+
+class Document(Record):
+    """All of it. Everything but `times` is the same in every run."""
+
+    format_version: int = FORMAT_VERSION
+    model: str
+    protocol: Protocol
+    reference: Reference
+    floors: dict[str, Floor]
+    variants: dict[str, Variant | Failure]
+    comparisons: tuple[VariantComparison, ...]
+    times: Times
+
+    @property
+    def measured(self) -> dict[str, Variant]:
+        """The variants that were measured, by name."""
+        return {name: variant for name, variant in self.variants.items() if isinstance(variant, Variant)}
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why the others were not, by name."""
+        return {name: variant.error for name, variant in self.variants.items() if isinstance(variant, Failure)}

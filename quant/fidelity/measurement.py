@@ -20,8 +20,8 @@ _SCORE, _FEATURES = "score.", "features."
 @dataclass(frozen=True)
 class Measurement:
     """N pictures: a score per metric float32 [N] (NaN: not defined; infinity: identical), the distance to the reference
-    after every step float32 [N, steps], features float32 [N, D] per backbone, and whether it is a picture, and the
-    reference's one too, bool [N]. What is not valid has NaN for scores."""
+    after every step float32 [N, steps] ([N, 0] where nobody asked for it), features float32 [N, D] per backbone, and
+    whether it is a picture, and the reference's one too, bool [N]. What is not valid has NaN for scores."""
 
     scores: dict[str, Tensor]
     trajectory: Tensor
@@ -54,19 +54,30 @@ class Measurement:
 
 
 def measure(
-    reference: Drawn, drawn: Drawn, prompts: list[Prompt], metrics: tuple[Metric, ...], backbones: Backbones
+    reference: Drawn,
+    drawn: Drawn,
+    prompts: list[Prompt],
+    metrics: tuple[Metric, ...],
+    backbones: Backbones,
+    *,
+    curves: bool = True,
 ) -> Measurement:
-    """The pictures `drawn` against the reference's. Raises PictureMismatch for different sizes and counts."""
+    """The pictures `drawn` against the reference's; `curves` asks for the latents after every step, too. Raises
+    PictureMismatch for different sizes and counts, and, with `curves`, for trajectories of different lengths."""
     faults = zip(reference.faults, drawn.faults, strict=True)
     valid = torch.tensor([first is None and second is None for first, second in faults])
     pair = Pair(_blanked(reference, valid), _blanked(drawn, valid), prompts, backbones)
     scores = {m.key: m.module.score(pair, m.backbone).float() for m in metrics if not m.of_sets}
     return Measurement(
         scores={key: score.masked_fill(~valid, torch.nan) for key, score in scores.items()},
-        trajectory=distances(pair).float().masked_fill(~valid[:, None], torch.nan),
+        trajectory=_curves(pair, valid) if curves else torch.empty(len(valid), 0),
         features={name: pair.features(name)[1].float() for name in sorted({m.backbone for m in metrics if m.of_sets})},
         valid=valid,
     )
+
+
+def _curves(pair: Pair, valid: Tensor) -> Tensor:
+    return distances(pair).float().masked_fill(~valid[:, None], torch.nan)
 
 
 def _blanked(drawn: Drawn, valid: Tensor) -> Drawn:

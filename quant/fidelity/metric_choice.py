@@ -12,6 +12,9 @@ from quant.errors import BackboneMissing, EvaluationError, PictureMismatch
 from quant.fidelity.backbone import Backbones
 from quant.fidelity.metric import Metric, metric
 
+CONSISTENCY = ("psnr", "ssim", "latent_mse")
+"""The metrics that need nothing but the two pictures."""
+
 Reasons = dict[str, str]
 
 

@@ -61,6 +61,11 @@ def spread(values: Sequence[Value]) -> Spread:
     return Spread(**mean.model_dump(), median=median, p5=p5, p95=p95)
 
 
+def plain(statistic: Statistic) -> Statistic:
+    """A statistic without percentiles, whether it has any or not."""
+    return Statistic(mean=statistic.mean, ci95=statistic.ci95, count=statistic.count, reason=statistic.reason)
+
+
 def paired_difference(a: Sequence[Value], b: Sequence[Value]) -> Difference:
     """What a - b is on average, value i of both belonging to the same prompt and seed; pairs with a value that is
     undefined or infinite are left out."""

@@ -17,14 +17,16 @@ from quant.checkpoints.layout import quantized_layers
 from quant.checkpoints.pipelines import denoiser_of, load_reference, load_unsigned
 from quant.discovery import family_of
 from quant.engine.dtypes import resolved_dtype
-from quant.fidelity.bfloat16 import bfloat16_copy
-from quant.fidelity.comparison import CONSISTENCY, evaluate
+from quant.fidelity.consistency import consistency
+from quant.fidelity.floors import FLOOR, rounded
+from quant.fidelity.metric_choice import CONSISTENCY
 from quant.quantization.job import QuantizationJob
 from quant.sampling.progress import Progress
 from quant.sampling.request import Sampling
 
 HELD_OUT_SEED = 1_000_000
 """Seed of the first picture of a report; calibration's own seeds are far below."""
+VARIANT = "variant"
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ def card_of(folder: Path, job: QuantizationJob, cost: Cost, on_progress: Progres
     reference = load_reference(job.description)
     served = load_unsigned(folder, job.description.dtype)
     sampling = replace(job.sampling, seed=HELD_OUT_SEED)
-    arms = {"variant": served, "noise_floor": _rounded(job, reference)}
-    measured = evaluate(reference, arms, job.held_out, sampling, CONSISTENCY, on_progress)
+    pipelines = {VARIANT: served, FLOOR: rounded(job.description, lambda: reference)}
+    measured = consistency(reference, pipelines, job.held_out, sampling, CONSISTENCY, on_progress)
     return Card(
         model=job.model,
         variant=job.variant,
@@ -60,19 +62,13 @@ def card_of(folder: Path, job: QuantizationJob, cost: Cost, on_progress: Progres
             prompt_set=job.prompt_set,
             prompt_ids=tuple(prompt.id for prompt in job.held_out),
             seed=HELD_OUT_SEED,
-            metrics=measured["variant"],
-            noise_floor=measured["noise_floor"],
+            metrics=measured[VARIANT],
+            noise_floor=measured[FLOOR],
             dtype=resolved_dtype(job.description.dtype),
         ),
         versions={name: importlib.metadata.version(name) for name in ("diffusers", "transformers")}
         | {"torch": str(torch.__version__)},
     )
-
-
-def _rounded(job: QuantizationJob, reference: DiffusionPipeline) -> DiffusionPipeline:
-    """What differs from the reference by the rounding of floats alone: bfloat16 beside float32, and float32 beside a
-    type of 16 bits."""
-    return bfloat16_copy(reference) if job.description.dtype == "float32" else load_reference(job.exact)
 
 
 def _float_layers(pipeline: DiffusionPipeline) -> tuple[str, ...]:

@@ -68,10 +68,15 @@ def generate_batch(
     """As `generate`, one picture for what is asked and its seed, all in one batch; the other settings are those of
     `sampling`."""
     drawn = draw(pipeline, asked, seeds, sampling, on_step)
+    refuse_faults(drawn)
+    return Generation(drawn.trajectory, drawn.values, drawn.seconds, to_pictures(drawn.values))
+
+
+def refuse_faults(drawn: Drawn) -> None:
+    """Raises InvalidPicture, with what is wrong, for the first of a batch that is no picture."""
     for index, fault in enumerate(drawn.faults):
         if fault is not None:
             raise InvalidPicture(f"picture {index} {fault}")
-    return Generation(drawn.trajectory, drawn.values, drawn.seconds, to_pictures(drawn.values))
 
 
 def draw(

@@ -6,7 +6,8 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called with how far a stage is; `note` says what it is at: a unit, a loss."""
+    """Called with a stage, what of it is done, how much there is, and, where there is more to say, a note. What it
+    raises ends the work."""
 
     def __call__(self, stage: str, done: int, total: int, note: str = "", /) -> None: ...
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import benchmarks.methods.variant as variant_module
-import quant.fidelity.run as run_module
+import quant.fidelity.study as study_module
 from benchmarks.methods.ablation import Ablation, Ablations, read_ablations, recipe_json
 from benchmarks.methods.arms import EXPECTED, Arm, all_arms, sames
 from benchmarks.methods.measurement import measure, write
@@ -281,7 +281,7 @@ def test_an_arm_that_is_killed_goes_on_where_it_was(
 
 
 def test_a_variant_of_another_recipe_is_made_anew(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "draw", _never)
+    monkeypatch.setattr(study_module, "draw", _never)
     monkeypatch.setattr(variant_module, "quantize", _never)
     measure(task, lambda *_: None)  # all of it was done before
     other = task.model_copy(update={"recipe": task.recipe | {"weight_bits": 8}})

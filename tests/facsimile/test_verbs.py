@@ -82,7 +82,7 @@ def test_quantize_takes_a_folder_a_preset_and_a_file(tmp_path: Path) -> None:
         tmp_path / "model",
         "minmax-w4a8",
         PROMPTS,
-        on_progress=lambda stage, done, total, note: told.append(stage),
+        on_progress=lambda stage, done, total, note="": told.append(stage),
     )
     assert {layer.weight_bits for layer in _layers(variant)} == {4} and told
     own = tmp_path / "own.toml"

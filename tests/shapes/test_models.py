@@ -11,9 +11,10 @@ from contract.recipe import read_presets
 from quant.checkpoints.checkpoint import verify
 from quant.checkpoints.pipelines import load_reference, load_variant
 from quant.fidelity.backbones.judge import SHIPPED
-from quant.fidelity.comparison import evaluate
+from quant.fidelity.consistency import consistency
 from quant.fidelity.networks.judge import load_judge
 from quant.quantization.resolution import Resolution
+from quant.sampling.progress import silent
 from quant.sampling.prompts import load_prompts
 from quant.sampling.request import Sampling
 from shapes.evaluate import agreement, draw, judge_fresh_renders
@@ -62,8 +63,8 @@ def test_shipped_variants_are_what_their_cards_say(folder: Path, description: Mo
         "", seed=card.report.seed, num_inference_steps=card.signature.num_inference_steps,
         guidance_scale=card.signature.guidance_scale, width=card.signature.width, height=card.signature.height,
     )  # fmt: skip
-    arms = {"variant": load_variant(folder)}
-    measured = evaluate(load_reference(description), arms, prompts, sampling, ("psnr",), lambda *_: None)
+    pipelines = {"variant": load_variant(folder)}
+    measured = consistency(load_reference(description), pipelines, prompts, sampling, ("psnr",), silent)
     mean, reported = measured["variant"]["psnr"].mean, card.report.metrics["psnr"].mean
     assert mean is not None and reported is not None and abs(mean - reported) < 6.0  # 8 of the report's 64
 

@@ -12,16 +12,18 @@ import pytest
 
 import worker.jobs.evaluation as job
 from contract.broker import EVALUATE
-from contract.card import Card
+from contract.card import Card, Statistic
 from contract.catalogue import ModelDescription
 from contract.jobs import JobKind, JobRecord, JobState
 from contract.payloads import EvaluationPayload
 from contract.reports import FILES
 from contract.results import EvaluationResult
 from contract.transitions import Submission, cancel, claim, find, list_jobs, submit
-from quant.fidelity.evaluation import EvaluationJob
+from quant.fidelity.evaluation.job import EvaluationJob
 from quant.fidelity.report.report import Report
+from quant.sampling.progress import Progress
 from tests.contract.cards import card, stage
+from tests.support.documents import small_document
 from worker.claims import ClaimLoop
 from worker.compute import ComputeThread
 from worker.execution import execute
@@ -30,33 +32,13 @@ from worker.runtime import Runtime
 PAYLOAD = EvaluationPayload(
     model="tiny", variants=("one", "two"), prompt_sets=("plain", "ornate"), limit=2, metrics=("psnr",), seed=5
 )
-ENTRY = {"mean": 33.0, "ci95": [32.0, 34.0], "count": 2, "reason": None, "std": 0.5, "unit": "dB"}
-FLOOR = {"mean": None, "ci95": None, "count": 2, "reason": "identical pictures", "draws": 1000}
 DIGESTS = {"one": "1" * 64, "two": "2" * 64}
-Progress = Callable[[str, int, int], None]
 Evaluate = Callable[[EvaluationJob, Path, Progress], Report]
 
 
 def _found(evaluation: EvaluationJob, cache: Path, on_progress: Progress) -> Report:
     on_progress("one", 1, 4)
-    document = {
-        "variants": {
-            "one": {
-                "card": _card("one"),
-                "plain": {"psnr": ENTRY, "note": "x"},
-                "ornate": {"psnr": ENTRY},
-                "curves": {},
-            },
-            "two": {"card": _card("two"), "error": "its files are damaged"},
-        },
-        "floors": {"bfloat16": {"psnr": FLOOR, "prompt_sets": {"plain": {"psnr": FLOOR}}}},
-        "protocol": {"seed": evaluation.seed},
-    }
-    return Report(document, [])
-
-
-def _card(variant: str) -> dict[str, Any]:
-    return _card_of(variant).model_dump(mode="json")
+    return Report(small_document(DIGESTS, evaluation.seed), [])
 
 
 def _card_of(variant: str) -> Card:
@@ -65,7 +47,7 @@ def _card_of(variant: str) -> Card:
 
 def _written(report: Report, folder: Path) -> None:
     for name in FILES:
-        (folder / name).write_text(json.dumps(report.document))
+        (folder / name).write_text(report.document.model_dump_json())
     (folder / "worst.webp").write_bytes(b"picture")
 
 
@@ -118,10 +100,11 @@ def test_what_quant_finds_becomes_the_result(run: Callable[..., JobRecord], worl
     assert record.state is JobState.SUCCEEDED, record.error
     assert isinstance(result, EvaluationResult)
     assert [sorted(sets) for sets in result.variants.values()] == [["ornate", "plain"]]
-    assert result.variants["one"]["plain"].keys() == {"psnr"}
+    assert result.variants["one"]["plain"].keys() == {"psnr", "frechet", "first_diverging_step"}
     assert result.variants["one"]["plain"]["psnr"].ci95 == (32.0, 34.0)
-    assert result.floors["bfloat16"].keys() == {"psnr"}
-    assert result.floors["bfloat16"]["psnr"].reason == "identical pictures"
+    assert type(result.variants["one"]["plain"]["psnr"]) is Statistic
+    assert result.floors.keys() == {"bfloat16", "finite_sample"}
+    assert result.floors["bfloat16"]["frechet"].reason == "the distance is not finite"
     assert result.failures == {"two": "its files are damaged"}
     (evaluation,) = asked
     assert [each.name for each in evaluation.prompt_sets] == ["plain", "ornate"]
@@ -135,7 +118,7 @@ def test_the_report_is_published_and_linked_to_what_it_measured(run: Callable[..
     report = result.report["json"].rpartition("/")[2].removesuffix(".json")
     path = world.reports.find(report, "report.json")
     assert path is not None
-    assert json.loads(path.read_text())["protocol"] == {"seed": 5}
+    assert json.loads(path.read_text())["protocol"]["seed"] == 5
     assert world.reports.of_variant(DIGESTS["one"]) == report
     assert world.reports.of_variant(DIGESTS["two"]) is None
     assert not list((world.settings.data_dir / "reports" / "staging").iterdir())

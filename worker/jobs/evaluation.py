@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from typing import Any
 
 from contract.card import Statistic
 from contract.errors import RegistryError
@@ -12,8 +11,11 @@ from contract.jobs import JobRecord
 from contract.payloads import EvaluationPayload
 from contract.reports import EXTENSIONS, report_url
 from contract.results import EvaluationResult
-from quant.fidelity.evaluation import EvaluationJob, evaluate
+from quant.fidelity.document import Document
+from quant.fidelity.evaluation.evaluation import evaluate
+from quant.fidelity.evaluation.job import EvaluationJob
 from quant.fidelity.report.report import Report, write_report
+from quant.fidelity.statistics import plain
 from quant.sampling.prompts import load_prompt_set, seen_prompts
 from worker.lease import JobLease
 from worker.runtime import Runtime
@@ -28,9 +30,9 @@ def run(runtime: Runtime, lease: JobLease, record: JobRecord) -> EvaluationResul
     lease.progress("prepare", 0, 1)
     cache = runtime.settings.data_dir / "evaluation-cache"
     cache.mkdir(parents=True, exist_ok=True)
-    found = evaluate(_evaluation(runtime, payload), cache, lease.progress)
+    made = evaluate(_evaluation(runtime, payload), cache, lease.progress)
     lease.progress("publish", 1, 1)
-    return _result(payload, found.document, _publish(runtime, record, found))
+    return _result(payload, made.document, _publish(runtime, record, made))
 
 
 def _evaluation(runtime: Runtime, payload: EvaluationPayload) -> EvaluationJob:
@@ -53,38 +55,31 @@ def _evaluation(runtime: Runtime, payload: EvaluationPayload) -> EvaluationJob:
     )
 
 
-def _publish(runtime: Runtime, record: JobRecord, found: Report) -> str:
+def _publish(runtime: Runtime, record: JobRecord, made: Report) -> str:
     staged = runtime.reports.stage(f"{record.id}-{record.attempt}")
     try:
-        write_report(found, staged)
+        write_report(made, staged)
         report = runtime.reports.publish(staged)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    for measured in found.document["variants"].values():
-        if not measured.get("error"):
-            runtime.reports.link(measured["card"]["digest"], report)
+    for variant in made.document.measured.values():
+        runtime.reports.link(variant.card.digest, report)
     return report
 
 
-def _result(payload: EvaluationPayload, document: dict[str, Any], report: str) -> EvaluationResult:
-    failures = {name: entry["error"] for name, entry in document["variants"].items() if entry.get("error")}
+def _result(payload: EvaluationPayload, document: Document, report: str) -> EvaluationResult:
     return EvaluationResult(
         model=payload.model,
         report={form: report_url(report, form) for form in EXTENSIONS},
         variants={
-            name: {each: _statistics(entry[each]) for each in payload.prompt_sets if each in entry}
-            for name, entry in document["variants"].items()
-            if name not in failures
+            name: {each: _plain(by_metric) for each, by_metric in variant.prompt_sets.items()}
+            for name, variant in document.measured.items()
         },
-        floors={floor: _statistics(entry) for floor, entry in document["floors"].items()},
-        failures=failures,
+        floors={name: _plain(floor.primary) for name, floor in document.floors.items()},
+        failures=document.failures,
     )
 
 
-def _statistics(entries: Mapping[str, Any]) -> dict[str, Statistic]:
-    """A document's metrics; what it knows of them beyond a Statistic stays in the report."""
-    return {
-        name: Statistic.model_validate({field: entry[field] for field in Statistic.model_fields if field in entry})
-        for name, entry in entries.items()
-        if isinstance(entry, dict) and "mean" in entry
-    }
+def _plain(figures: Mapping[str, Statistic]) -> dict[str, Statistic]:
+    """What a document knows of a metric beyond a Statistic stays in the report."""
+    return {name: plain(statistic) for name, statistic in figures.items()}

@@ -47,6 +47,6 @@ def tokens_of(pipeline: DiffusionPipeline, payload: SamplingPayload) -> Tokens:
 
 
 def score_of(comparison: Comparison, card: Card) -> Score:
-    """The metrics of a comparison, beside the noise floor on the variant's card."""
+    """The metrics of a comparison, beside the floor on the variant's card."""
     metrics = {name: tuple(values) for name, values in comparison.metrics.items()}
     return Score(metrics=metrics, noise_floor=card.report.noise_floor)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from quant.fidelity.arm import BFLOAT16, OTHER_SEEDS
-from quant.fidelity.report.figures import FINITE_SAMPLE
-
-Json = dict[str, Any]
+from contract.card import Statistic
+from quant.fidelity.document import Document, MetricTraits
+from quant.fidelity.floors import BFLOAT16, FINITE_SAMPLE, OTHER_SEEDS
 
 COLUMNS = 3
 SMALLEST = 1e-9
 """What perfection is drawn as on a logarithmic scale."""
-FLOORS = {BFLOAT16: "#7a7a7a", OTHER_SEEDS: "#b0b0b0", FINITE_SAMPLE: "#d0d0d0"}
+COLOURS = {BFLOAT16: "#7a7a7a", OTHER_SEEDS: "#b0b0b0", FINITE_SAMPLE: "#d0d0d0"}
 LABELS = {BFLOAT16: "bfloat16 (floor)", OTHER_SEEDS: "other seeds", FINITE_SAMPLE: "finite sample"}
+"""Of the floors, as COLOURS."""
 
 
-def bars(document: Json, prompt_set: str) -> str:
+def bars(document: Document, prompt_set: str) -> str:
     """A panel per metric: one bar with its 95 % interval for every variant and floor."""
-    metrics = list(document["protocol"]["metrics"])
+    metrics = document.protocol.metrics
     rows = -(-len(metrics) // COLUMNS)
     figure = Figure(figsize=(12, 2.9 * rows), layout="constrained")
     for place, metric in enumerate(metrics):
@@ -31,20 +31,19 @@ def bars(document: Json, prompt_set: str) -> str:
     return _svg(figure)
 
 
-def trajectories(document: Json, prompt_set: str) -> str:
+def trajectories(document: Document, prompt_set: str) -> str:
     """How far the latents are from the reference's after every step, a curve per variant and floor."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axis = figure.add_subplot()
-    curves = {
-        LABELS[name]: floor["curves"][prompt_set] for name, floor in document["floors"].items() if "curves" in floor
-    }
-    for name, curve in curves.items():
-        axis.plot(range(1, len(curve) + 1), curve, "--", color="#888888", label=name, linewidth=1.2)
-    for name, variant in _measured(document).items():
-        curve = variant["curves"][prompt_set]
+    for name, floor in document.floors.items():
+        if floor.curves:
+            curve = np.array(floor.curves[prompt_set], dtype=np.float64)
+            axis.plot(range(1, len(curve) + 1), curve, "--", color="#888888", label=LABELS[name], linewidth=1.2)
+    for name, variant in document.measured.items():
+        curve = np.array(variant.curves[prompt_set], dtype=np.float64)
         axis.plot(range(1, len(curve) + 1), curve, label=name, linewidth=1.8)
     axis.set_yscale("log")
-    axis.axhline(document["protocol"]["diverged_at"], color="crimson", linewidth=0.8, linestyle=":")
+    axis.axhline(document.protocol.diverged_at, color="crimson", linewidth=0.8, linestyle=":")
     axis.set_xlabel("step")
     axis.set_ylabel("relative distance of the latents")
     axis.legend(fontsize=8)
@@ -52,14 +51,14 @@ def trajectories(document: Json, prompt_set: str) -> str:
     return _svg(figure)
 
 
-def _bar_panel(axis: Axes, document: Json, prompt_set: str, metric: str) -> None:
-    traits = document["protocol"]["metrics"][metric]
+def _bar_panel(axis: Axes, document: Document, prompt_set: str, metric: str) -> None:
+    traits = document.protocol.metrics[metric]
     arms = _arms(document, prompt_set, metric)
-    perfect = None if any((each["mean"] or 0.0) < 0.0 for each, _ in arms.values()) else traits["identical"]
+    perfect = None if any((statistic.mean or 0.0) < 0.0 for statistic, _ in arms.values()) else traits.identical
     for place, (statistic, colour) in enumerate(arms.values()):
-        if statistic["mean"] is not None:
-            low, high = statistic["ci95"] or (statistic["mean"], statistic["mean"])
-            low, mean, high = sorted(_shown(value, perfect) for value in (low, statistic["mean"], high))
+        if statistic.mean is not None:
+            low, high = statistic.ci95 or (statistic.mean, statistic.mean)
+            low, mean, high = sorted(_shown(value, perfect) for value in (low, statistic.mean, high))
             axis.bar(place, mean, color=colour, width=0.7)
             axis.vlines(place, low, high, color="black", linewidth=1.2)
     if perfect is not None:
@@ -69,12 +68,12 @@ def _bar_panel(axis: Axes, document: Json, prompt_set: str, metric: str) -> None
     axis.set_title(_title(metric, traits, perfect), fontsize=9)
 
 
-def _arms(document: Json, prompt_set: str, metric: str) -> dict[str, tuple[Json, str]]:
+def _arms(document: Document, prompt_set: str, metric: str) -> dict[str, tuple[Statistic, str]]:
     """The statistic and the colour of every bar."""
-    variants = _measured(document).items()
-    arms = {name: (variant[prompt_set][metric], f"C{place}") for place, (name, variant) in enumerate(variants)}
-    floors = {name: floor["prompt_sets"][prompt_set] for name, floor in document["floors"].items()}
-    return arms | {LABELS[name]: (by[metric], FLOORS[name]) for name, by in floors.items() if metric in by}
+    variants = enumerate(document.measured.items())
+    arms = {name: (variant.prompt_sets[prompt_set][metric], f"C{place}") for place, (name, variant) in variants}
+    floors = {name: floor.prompt_sets[prompt_set] for name, floor in document.floors.items()}
+    return arms | {LABELS[name]: (by[metric], COLOURS[name]) for name, by in floors.items() if metric in by}
 
 
 def _shown(value: float, perfect: float | None) -> float:
@@ -82,15 +81,11 @@ def _shown(value: float, perfect: float | None) -> float:
     return value if perfect is None else max(abs(value - perfect), SMALLEST)
 
 
-def _title(metric: str, traits: Json, perfect: float | None) -> str:
+def _title(metric: str, traits: MetricTraits, perfect: float | None) -> str:
     if perfect is None:
-        unit = f", {traits['unit']}" if traits["unit"] else ""
-        return f"{metric}{unit} ({traits['better']} is better)"
+        unit = f", {traits.unit}" if traits.unit else ""
+        return f"{metric}{unit} ({traits.better} is better)"
     return f"{'1 - ' if perfect else ''}{metric} (lower is better, log scale)"
-
-
-def _measured(document: Json) -> Json:
-    return {name: variant for name, variant in document["variants"].items() if "error" not in variant}
 
 
 def _svg(figure: Figure) -> str:

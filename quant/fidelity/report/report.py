@@ -12,29 +12,29 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from quant.fidelity.difference_map import difference_map
+from contract.card import Statistic
+from quant.fidelity.document import Document
 from quant.fidelity.report.plots import LABELS, bars, trajectories
-from quant.fidelity.report.worst import WorstPair
-from quant.sampling.generation import to_pictures
-
-Json = dict[str, Any]
+from quant.fidelity.report.worst_pair import WorstPair
 
 
 @dataclass(frozen=True)
 class Report:
     """What an evaluation found: its document, and the pairs of pictures that are farthest apart."""
 
-    document: Json
+    document: Document
     worst: list[WorstPair]
 
 
 def write_report(report: Report, folder: Path) -> None:
     """Writes report.json, report.html, report.md and the pictures that the last shows to a folder, which must exist."""
-    sets = list(report.document["protocol"]["prompt_sets"])
-    plots = {name: (bars(report.document, name), trajectories(report.document, name)) for name in sets}
-    rows = _worst_rows(report.worst)
-    shared: Json = {"doc": report.document, "sets": sets, "labels": LABELS, "worst": rows}
-    _write(folder / "report.json", json.dumps(report.document, indent=1, allow_nan=False) + "\n")
+    document = report.document
+    sets = list(document.protocol.prompt_sets)
+    plots = {name: (bars(document, name), trajectories(document, name)) for name in sets}
+    rows = [_WorstRow.of(pair) for pair in report.worst]
+    shared: dict[str, Any] = {"doc": document, "sets": sets, "labels": LABELS, "worst": rows}
+    text = json.dumps(document.model_dump(mode="json"), indent=1, allow_nan=False)
+    _write(folder / "report.json", f"{text}\n")
     _write(folder / "report.html", _render("report.html.j2", shared | {"plots": plots}, autoescape=True))
     _write(folder / "report.md", _render("report.md.j2", shared, autoescape=False))
     for name, (bar, trajectory) in plots.items():
@@ -44,7 +44,24 @@ def write_report(report: Report, folder: Path) -> None:
         _contact_sheet(report.worst).save(folder / "worst.webp", quality=85)
 
 
-def _render(template: str, values: Json, *, autoescape: bool) -> str:
+@dataclass(frozen=True)
+class _WorstRow:
+    """A pair of pictures as the pages show it."""
+
+    variant: str
+    prompt_set: str
+    prompt: str
+    score: str
+    pictures: list[str]
+
+    @staticmethod
+    def of(pair: WorstPair) -> _WorstRow:
+        score = f"{pair.metric} {_figure(pair.score)}"
+        pictures = [_data_url(picture) for picture in pair.pictures]
+        return _WorstRow(pair.variant, pair.prompt_set, pair.prompt.text or "", score, pictures)
+
+
+def _render(template: str, values: dict[str, Any], *, autoescape: bool) -> str:
     environment = Environment(
         loader=PackageLoader("quant.fidelity.report"),
         autoescape=autoescape,
@@ -56,27 +73,9 @@ def _render(template: str, values: Json, *, autoescape: bool) -> str:
     return environment.get_template(template).render(values)
 
 
-def _worst_rows(worst: list[WorstPair]) -> list[Json]:
-    return [
-        {
-            "variant": pair.variant,
-            "prompt_set": pair.prompt_set,
-            "prompt": pair.prompt.text or "",
-            "score": f"{pair.metric} {_figure(pair.score)}",
-            "pictures": [_data_url(picture) for picture in _triple(pair)],
-        }
-        for pair in worst
-    ]
-
-
-def _triple(pair: WorstPair) -> list[Image.Image]:
-    pictures = [to_pictures(values[None])[0] for values in (pair.reference_values, pair.variant_values)]
-    return [*pictures, difference_map(pair.reference_values, pair.variant_values)]
-
-
 def _contact_sheet(worst: list[WorstPair]) -> Image.Image:
     """A row per pair: reference, variant, difference; two pairs side by side."""
-    triples = [_triple(pair) for pair in worst]
+    triples = [pair.pictures for pair in worst]
     width, height = triples[0][0].size
     sheet = Image.new("RGB", (width * 6 + 8, height * -(-len(triples) // 2)), "white")
     for place, triple in enumerate(triples):
@@ -99,14 +98,14 @@ def _figure(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3g}" if abs(value) < 0.001 else f"{value:.4f}"
 
 
-def _statistic(entry: Json | None) -> str:
+def _statistic(statistic: Statistic | None) -> str:
     """Mean and interval; a dash where there is none, with the reason."""
-    if entry is None:
+    if statistic is None:
         return "–"
-    if entry["mean"] is None:
-        return f"– ({entry['reason']})"
-    interval = f" ({_figure(entry['ci95'][0])} to {_figure(entry['ci95'][1])})" if entry["ci95"] else ""
-    return f"{_figure(entry['mean'])}{interval}"
+    if statistic.mean is None:
+        return f"– ({statistic.reason})"
+    interval = f" ({_figure(statistic.ci95[0])} to {_figure(statistic.ci95[1])})" if statistic.ci95 else ""
+    return f"{_figure(statistic.mean)}{interval}"
 
 
 def _p(value: float | None) -> str:

@@ -4,55 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
+from quant.fidelity.arm import REFERENCE
+from quant.fidelity.document import MeanDifference, VariantComparison
 from quant.fidelity.measurement import Measurement
 from quant.fidelity.metric import Metric
 from quant.fidelity.statistics import paired_difference
 
-REFERENCE = "reference"
 SIGNIFICANT = 0.01
 
 By = Mapping[str, Measurement]
 
 
-def comparisons(variants: Mapping[str, By], reference: By, metrics: tuple[Metric, ...]) -> list[dict[str, Any]]:
+def comparisons(
+    variants: Mapping[str, By], reference: By, metrics: tuple[Metric, ...]
+) -> tuple[VariantComparison, ...]:
     """Every two variants on every metric of single pictures and every prompt set, the better one as `a`; for metrics
     that are not about the reference, every variant against the reference as well."""
     paired = [metric for metric in metrics if not metric.of_sets]
-    found = [
+    between = [
         _compare((one, first), (other, second), prompt_set, metric)
         for prompt_set in reference
         for metric in paired
         for (one, first), (other, second) in combinations(variants.items(), 2)
     ]
     own = [metric for metric in paired if metric.traits.identical is None]
-    found += [
+    to_reference = [
         _compare((REFERENCE, reference), (name, variant), prompt_set, metric)
         for prompt_set in reference
         for metric in own
         for name, variant in variants.items()
     ]
-    return found
+    return (*between, *to_reference)
 
 
-def _compare(one: tuple[str, By], other: tuple[str, By], prompt_set: str, metric: Metric) -> dict[str, Any]:
+def _compare(one: tuple[str, By], other: tuple[str, By], prompt_set: str, metric: Metric) -> VariantComparison:
     scores = [by[prompt_set].scores[metric.key].tolist() for _, by in (one, other)]
     difference = paired_difference(*scores)
     sign = 1.0 if metric.traits.better == "higher" else -1.0
     if (difference.mean or 0.0) * sign < 0.0:
         one, other = other, one
         difference = paired_difference(scores[1], scores[0])
-    interval = list(difference.ci95) if difference.ci95 else None
-    return {
-        "a": one[0],
-        "b": other[0],
-        "prompt_set": prompt_set,
-        "metric": metric.key,
-        "difference": {"mean": difference.mean, "ci95": interval, "count": difference.count},
-        "p": difference.p,
-        "sentence": _sentence(one[0], other[0], metric.key, difference.p),
-    }
+    return VariantComparison(
+        a=one[0],
+        b=other[0],
+        prompt_set=prompt_set,
+        metric=metric.key,
+        difference=MeanDifference(mean=difference.mean, ci95=difference.ci95, count=difference.count),
+        p=difference.p,
+        sentence=_sentence(one[0], other[0], metric.key, difference.p),
+    )
 
 
 def _sentence(a: str, b: str, metric: str, p: float | None) -> str:

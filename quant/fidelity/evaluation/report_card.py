@@ -15,15 +15,16 @@ from safetensors import SafetensorError, safe_open
 from contract.card import Card
 from quant.checkpoints.layout import Layout, bits_of
 from quant.errors import CheckpointError
+from quant.fidelity.document import AttentionProducts, CalibrationCost, ReportCard, Tables
 from quant.quantizers.activation import FLOAT_BITS
 
 _STORED_FLOAT_BITS = 16
 _TABLE = ("input_scale", "input_zero_point", "input_bits")
 
 
-def report_card(card: Card, folder: Path) -> dict[str, Any]:
-    """The report card of the checkpoint in `folder`, JSON values. Averages of weight bits go by weights, those of
-    activation bits by layers and rows of their tables. Raises CheckpointError."""
+def report_card(card: Card, folder: Path) -> ReportCard:
+    """The report card of the checkpoint in `folder`. Averages of weight bits go by weights, those of activation bits by
+    layers and rows of their tables. Raises CheckpointError."""
     denoiser, layout = _denoiser(folder)
     try:
         shapes, bits = _tensors(denoiser)
@@ -32,32 +33,32 @@ def report_card(card: Card, folder: Path) -> dict[str, Any]:
     quantized = {name.removesuffix(".weight_scale"): 0 for name in shapes if name.endswith(".weight_scale")}
     weights = {name: _count(shapes[f"{name}.weight"]) for name in (*quantized, *card.float_layers)}
     weight_bits = {name: bits_of(layout, name) if name in quantized else _STORED_FLOAT_BITS for name in weights}
-    return {
-        "digest": card.digest,
-        "recipe": card.recipe.model_dump(mode="json"),
-        "average_weight_bits": _average(weight_bits, {name: weights[name] for name in quantized}),
-        "average_weight_bits_with_float_layers": _average(weight_bits, weights),
-        "average_activation_bits": float(np.mean(bits)) if bits else float(card.recipe.activation_bits),
-        "quantized_layers": card.quantized_layers,
-        "float_layers": list(card.float_layers),
-        "float_weight_share": 1.0 - sum(weights[name] for name in quantized) / sum(weights.values()),
-        "attention_products": _attention(layout),
-        "shortcuts": f"{len(layout.splits)} split into two ranges" if layout.splits else "one range, not split",
-        "dynamic_activations": layout.dynamic_activations,
-        "tables": {
-            "timestep_groups": max(len(layout.timesteps), 1),
-            "rows": len(bits),
-            "bytes": sum(_bytes(shape) for name, shape in shapes.items() if name.rpartition(".")[2] in _TABLE),
-        },
-        "denoiser_bytes": card.denoiser_bytes,
-        "reference_denoiser_bytes": card.reference_denoiser_bytes,
-        "calibration": {
-            "prompts": len(card.calibration_prompt_ids),
-            "seconds": card.calibration_seconds,
-            "peak_resident_bytes": card.calibration_peak_bytes,
-        },
-        "sampler": card.signature.model_dump(mode="json"),
-    }
+    return ReportCard(
+        digest=card.digest,
+        recipe=card.recipe.model_dump(mode="json"),
+        average_weight_bits=_average(weight_bits, {name: weights[name] for name in quantized}),
+        average_weight_bits_with_float_layers=_average(weight_bits, weights),
+        average_activation_bits=float(np.mean(bits)) if bits else float(card.recipe.activation_bits),
+        quantized_layers=card.quantized_layers,
+        float_layers=card.float_layers,
+        float_weight_share=1.0 - sum(weights[name] for name in quantized) / sum(weights.values()),
+        attention_products=_attention(layout),
+        shortcuts=f"{len(layout.splits)} split into two ranges" if layout.splits else "one range, not split",
+        dynamic_activations=layout.dynamic_activations,
+        tables=Tables(
+            timestep_groups=max(len(layout.timesteps), 1),
+            rows=len(bits),
+            bytes=sum(_bytes(shape) for name, shape in shapes.items() if name.rpartition(".")[2] in _TABLE),
+        ),
+        denoiser_bytes=card.denoiser_bytes,
+        reference_denoiser_bytes=card.reference_denoiser_bytes,
+        calibration=CalibrationCost(
+            prompts=len(card.calibration_prompt_ids),
+            seconds=card.calibration_seconds,
+            peak_resident_bytes=card.calibration_peak_bytes,
+        ),
+        sampler=card.signature,
+    )
 
 
 def _denoiser(folder: Path) -> tuple[Path, Layout]:
@@ -99,10 +100,10 @@ def _average(bits: dict[str, int], weights: dict[str, int]) -> float:
     return sum(bits[name] * count for name, count in weights.items()) / sum(weights.values())
 
 
-def _attention(layout: Layout) -> dict[str, Any]:
+def _attention(layout: Layout) -> AttentionProducts:
     quantized = layout.attention_bits is not None
-    return {
-        "quantized": quantized,
-        "bits": layout.attention_bits if quantized else FLOAT_BITS,
-        "softmax_bits": layout.softmax_bits if quantized else FLOAT_BITS,
-    }
+    return AttentionProducts(
+        quantized=quantized,
+        bits=FLOAT_BITS if layout.attention_bits is None else layout.attention_bits,
+        softmax_bits=layout.softmax_bits if quantized else FLOAT_BITS,
+    )

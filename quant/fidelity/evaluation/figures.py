@@ -5,50 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from contract.card import Statistic
+from quant.fidelity.document import Figures
 from quant.fidelity.measurement import Measurement
 from quant.fidelity.metric import Metric
 from quant.fidelity.metrics.trajectory import first_diverging_step
-from quant.fidelity.statistics import of_halves, spread, unpaired_difference
+from quant.fidelity.statistics import Spread, of_halves, spread, unpaired_difference
 
-FINITE_SAMPLE = "finite_sample"
 SPLITS = 20
 TO_REAL = "_to_real"
 
-Json = dict[str, Any]
 Indices = NDArray[np.intp]
 
 
 def figures(
     reference: Measurement, measured: Measurement, metrics: tuple[Metric, ...], real: Mapping[str, Tensor]
-) -> Json:
+) -> Figures:
     """A statistic per metric; `<metric>_to_real` for distances of sets where there are real pictures; and the first
     step at which trajectories diverge."""
-    found: Json = {}
-    for metric in metrics:
-        if metric.of_sets:
-            found[metric.key] = _dump(_set_distance(reference, measured, metric))
-        else:
-            found[metric.key] = _scores(measured, metric)
-    return found | _to_real(measured, real, metrics) | {"first_diverging_step": _diverging(measured)}
+    by_metric: Figures = {
+        metric.key: _set_distance(reference, measured, metric) if metric.of_sets else _scores(measured, metric)
+        for metric in metrics
+    }
+    return by_metric | _to_real(measured, real, metrics) | {"first_diverging_step": _diverging(measured)}
 
 
-def own_figures(measured: Measurement, metrics: tuple[Metric, ...], real: Mapping[str, Tensor]) -> Json:
+def own_figures(measured: Measurement, metrics: tuple[Metric, ...], real: Mapping[str, Tensor]) -> Figures:
     """Of the statistics those that are not about the reference."""
-    own = {metric.key: _scores(measured, metric) for metric in metrics if metric.traits.identical is None}
+    own: Figures = {metric.key: _scores(measured, metric) for metric in metrics if metric.traits.identical is None}
     return own | _to_real(measured, real, metrics)
 
 
-def finite_sample(first: Measurement, second: Measurement, metrics: tuple[Metric, ...]) -> Json:
+def finite_sample(first: Measurement, second: Measurement, metrics: tuple[Metric, ...]) -> Figures:
     """Distances between random halves of the reference's pictures of two seeds, each half as large as one set: what
     sampling alone gives at this number of pictures. Mean and 2.5th to 97.5th percentile over `SPLITS` divisions."""
-    return {metric.key: _dump(_splits(first, second, metric)) for metric in metrics if metric.of_sets}
+    return {metric.key: _splits(first, second, metric) for metric in metrics if metric.of_sets}
 
 
 def gap(
@@ -56,24 +52,24 @@ def gap(
     measured: Mapping[str, Measurement],
     sets: tuple[str, str],
     metrics: tuple[Metric, ...],
-) -> Json:
+) -> dict[str, Statistic]:
     """How much worse a variant is on the second set than on the first, per metric, in the metric's own unit: positive
     is worse, whichever direction is better."""
     home, away = sets
-    found: Json = {}
+    gaps: dict[str, Statistic] = {}
     for metric in metrics:
         better, worse = (home, away) if metric.traits.better == "higher" else (away, home)
         if metric.of_sets:
             ends = [_set_distance(reference[each], measured[each], metric) for each in (better, worse)]
-            found[metric.key] = _dump(_less(*ends))
+            gaps[metric.key] = _less(*ends)
         else:
             scores = [measured[each].scores[metric.key].tolist() for each in (better, worse)]
-            found[metric.key] = _dump(unpaired_difference(scores[0], scores[1]))
-    return found
+            gaps[metric.key] = unpaired_difference(scores[0], scores[1])
+    return gaps
 
 
-def _scores(measured: Measurement, metric: Metric) -> Json:
-    return _dump(spread(measured.scores[metric.key].tolist()))
+def _scores(measured: Measurement, metric: Metric) -> Spread:
+    return spread(measured.scores[metric.key].tolist())
 
 
 def _set_distance(reference: Measurement, measured: Measurement, metric: Metric) -> Statistic:
@@ -82,14 +78,14 @@ def _set_distance(reference: Measurement, measured: Measurement, metric: Metric)
     return _halved(lambda places: metric.module.distance(first[places], second[places]), int(valid.sum()))
 
 
-def _to_real(measured: Measurement, real: Mapping[str, Tensor], metrics: tuple[Metric, ...]) -> Json:
-    found: Json = {}
+def _to_real(measured: Measurement, real: Mapping[str, Tensor], metrics: tuple[Metric, ...]) -> Figures:
+    distances: Figures = {}
     for metric in metrics:
         if metric.of_sets and metric.backbone in real:
             mine, theirs = measured.features[metric.backbone][measured.valid], real[metric.backbone]
             distance = partial(_to_subset, metric, theirs, mine)
-            found[f"{metric.key}{TO_REAL}"] = _dump(_halved(distance, len(mine)))
-    return found
+            distances[f"{metric.key}{TO_REAL}"] = _halved(distance, len(mine))
+    return distances
 
 
 def _to_subset(metric: Metric, first: Tensor, second: Tensor, places: Indices) -> float:
@@ -130,12 +126,8 @@ def _less(better: Statistic, worse: Statistic) -> Statistic:
     return Statistic(mean=difference, ci95=interval, count=min(better.count, worse.count))
 
 
-def _diverging(measured: Measurement) -> Json:
+def _diverging(measured: Measurement) -> Spread:
     steps = first_diverging_step(measured.trajectory[measured.valid]).tolist()
-    found = spread([step if math.isfinite(step) else None for step in steps])
+    first = spread([step if math.isfinite(step) else None for step in steps])
     never = sum(not math.isfinite(step) for step in steps)
-    return _dump(found.model_copy(update={"reason": f"{never} of {len(steps)} never diverge" if never else None}))
-
-
-def _dump(statistic: Statistic) -> Json:
-    return statistic.model_dump(mode="json")
+    return first.model_copy(update={"reason": f"{never} of {len(steps)} never diverge" if never else None})
