@@ -11,19 +11,16 @@ from pydantic import BaseModel
 from structlog.contextvars import bind_contextvars
 
 from app.answers import JobAnswer, job_answer, job_url
-from app.api_keys import ApiKey, Holder, Role
+from app.api_keys import ApiKey, Holder
 from app.services import Offer, Offered, Services, services_of
 from app.waiting import preferred_wait, wait_for
-from contract.broker import CALIBRATE, EVALUATE, generate_queue
-from contract.jobs import JobKind, JobMessage, JobRecord
+from contract.jobs import JobMessage, JobRecord
+from contract.kinds import KINDS, JobKind
 from contract.payloads import Payload
 from contract.transitions import Submission, find, submit
 
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 Prefer = Annotated[str | None, Header(description="`wait=N`: answer when the job has ended, at most N <= 60 seconds")]
-
-_QUEUES = {JobKind.CALIBRATION: CALIBRATE, JobKind.EVALUATION: EVALUATE}
-"""Of the kinds that do not wait among a model's pictures, and that ask for the role of a calibrator."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Submitter:
         """Accept the job, or find the one that was accepted before with the same key; then wait if that is preferred.
         Raises Forbidden, AdmissionError, NoWorker and StoreUnavailable."""
         services = self._services
-        self._key.require(Role.CALIBRATOR if kind in _QUEUES else Role.USER)
+        self._key.require(KINDS[kind].role)
         submission = self._submission(kind, body, payload)
         self._offer.require(submission.queue)
         accepted = await services.store.run(submit(submission, open_jobs=services.settings.open_jobs))
@@ -62,7 +59,7 @@ class Submitter:
     def _submission(self, kind: JobKind, body: BaseModel, payload: Payload) -> Submission:
         return Submission(
             kind=kind,
-            queue=_QUEUES.get(kind) or generate_queue(payload.model),
+            queue=KINDS[kind].line.queue(payload.model),
             payload=payload,
             limits=self._services.settings.limits(kind),
             owner=self._key.owner,
