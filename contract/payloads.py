@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -57,9 +57,19 @@ class GenerationPayload(SamplingPayload):
     output_format: OutputFormat
     score: bool
 
+    @classmethod
+    def of(cls, sampling: SamplingPayload, *, output_format: OutputFormat, score: bool) -> Self:
+        """The generation of a sampling. Raises ValidationError."""
+        return cls(**dict(sampling), output_format=output_format, score=score)
+
 
 class ComparisonPayload(SamplingPayload):
     """The reference and a variant on the same noise."""
+
+    @classmethod
+    def of(cls, sampling: SamplingPayload) -> Self:
+        """The comparison of a sampling. Raises ValidationError."""
+        return cls(**dict(sampling))
 
 
 class CalibrationPayload(BaseModel):
