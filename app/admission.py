@@ -20,6 +20,7 @@ from contract.payloads import (
 )
 from contract.recipe import CalibrationRun, Recipe
 from contract.registry import Registry
+from contract.sampling import SEED_RANGE
 
 LEAST_MEASURED = 16
 """Pixels of a side: the window of structural similarity has 11, and sides are multiples of 8."""
@@ -118,10 +119,10 @@ def _sampling(body: GenerationBody | ComparisonBody, catalogue: Catalogue) -> Sa
     _asked(body, description)
     if body.scheduler is not None:
         _known("scheduler", body.scheduler, catalogue.schedulers)
-    asked = body.model_dump(include=set(SamplingPayload.model_fields))
-    native = description.model_dump(include={"num_inference_steps", "guidance_scale", "width", "height"})
-    native["seed"] = secrets.randbelow(2**32)
-    left_out = {name: value for name, value in native.items() if asked[name] is None}
+    fields = set(SamplingPayload.model_fields)
+    asked = body.model_dump(include=fields)
+    defaults = {**description.model_dump(include=fields), "seed": secrets.randbelow(SEED_RANGE)}
+    left_out = {name: value for name, value in defaults.items() if asked[name] is None}
     sampling = SamplingPayload.model_validate(asked | left_out)
     for side, pixels, most in (
         ("width", sampling.width, description.max_width),
