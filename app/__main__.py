@@ -21,6 +21,7 @@ from app.embedded_broker import EmbeddedBroker
 from app.server import address, announce_when_ready, bind, serve
 from app.settings import GatewaySettings
 from app.supervisor import Supervisor, worker_child
+from contract.broker import Line
 from contract.catalogue import read_models
 from contract.errors import ContractError
 from contract.folders import make_data_folder
@@ -30,9 +31,12 @@ from contract.recipe import read_presets
 from contract.settings import check_names, explain
 
 EXIT_CANNOT_START = 2
-SERVED = (("generate",), ("calibrate", "evaluate"))
-"""One worker process each. Calibrations and evaluations take hours, and one waits for the other, so that pictures share
-the processor with one of them only."""
+SERVED = (
+    tuple(line.value for line in Line if not line.background),
+    tuple(line.value for line in Line if line.background),
+)
+"""One worker process each. Background jobs take hours, and one waits for the other, so that pictures share the
+processor with one of them only."""
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from app.errors import Fault, InvalidRequest
 from app.request_bodies import CalibrationBody, ComparisonBody, EvaluationBody, GenerationBody, SamplingBody
@@ -17,9 +16,11 @@ from contract.payloads import (
     ComparisonPayload,
     EvaluationPayload,
     GenerationPayload,
+    SamplingPayload,
 )
 from contract.recipe import CalibrationRun, Recipe
 from contract.registry import Registry
+from contract.sampling import SEED_RANGE
 
 LEAST_MEASURED = 16
 """Pixels of a side: the window of structural similarity has 11, and sides are multiples of 8."""
@@ -37,7 +38,7 @@ def generation(body: GenerationBody, catalogue: Catalogue, registry: Registry) -
         raise _invalid("score", "is for variants: the reference cannot be measured against itself")
     if body.score:
         _measurable(sampling)
-    return GenerationPayload(**sampling, variant=body.variant, output_format=body.output_format, score=body.score)
+    return GenerationPayload.of(sampling, output_format=body.output_format, score=body.score)
 
 
 def comparison(body: ComparisonBody, catalogue: Catalogue, registry: Registry) -> ComparisonPayload:
@@ -45,7 +46,7 @@ def comparison(body: ComparisonBody, catalogue: Catalogue, registry: Registry) -
     sampling = _sampling(body, catalogue)
     _published(registry, body.model, body.variant)
     _measurable(sampling)
-    return ComparisonPayload(**sampling, variant=body.variant)
+    return ComparisonPayload.of(sampling)
 
 
 def calibration(body: CalibrationBody, catalogue: Catalogue, registry: Registry) -> CalibrationPayload:
@@ -112,19 +113,23 @@ def _evaluated(body: EvaluationBody, published: list[str]) -> tuple[str, ...]:
     return tuple(published)
 
 
-def _sampling(body: SamplingBody, catalogue: Catalogue) -> dict[str, Any]:
+def _sampling(body: GenerationBody | ComparisonBody, catalogue: Catalogue) -> SamplingPayload:
+    """What the body asks for, and where it leaves a field out, what the model is meant for."""
     description = _model(body.model, catalogue)
     _asked(body, description)
     if body.scheduler is not None:
         _known("scheduler", body.scheduler, catalogue.schedulers)
-    native = description.model_dump(include={"num_inference_steps", "guidance_scale", "width", "height"})
-    asked = body.model_dump(exclude={"variant", "output_format", "score"})
-    sampling = {**asked, **{name: value for name, value in native.items() if asked[name] is None}}
-    if sampling["seed"] is None:
-        sampling["seed"] = secrets.randbelow(2**32)
-    for name, most in (("width", description.max_width), ("height", description.max_height)):
-        if sampling[name] > most:
-            raise _invalid(name, f"must be at most {most} for {body.model}")
+    fields = set(SamplingPayload.model_fields)
+    asked = body.model_dump(include=fields)
+    defaults = {**description.model_dump(include=fields), "seed": secrets.randbelow(SEED_RANGE)}
+    left_out = {name: value for name, value in defaults.items() if asked[name] is None}
+    sampling = SamplingPayload.model_validate(asked | left_out)
+    for side, pixels, most in (
+        ("width", sampling.width, description.max_width),
+        ("height", sampling.height, description.max_height),
+    ):
+        if pixels > most:
+            raise _invalid(side, f"must be at most {most} for {body.model}")
     return sampling
 
 
@@ -138,9 +143,9 @@ def _asked(body: SamplingBody, description: ModelDescription) -> None:
                 raise _invalid(field, f"must be left out: {body.model} takes none, its seed alone makes the picture")
 
 
-def _measurable(sampling: dict[str, Any]) -> None:
-    for side in ("width", "height"):
-        if sampling[side] < LEAST_MEASURED:
+def _measurable(sampling: SamplingPayload) -> None:
+    for side, pixels in (("width", sampling.width), ("height", sampling.height)):
+        if pixels < LEAST_MEASURED:
             raise _invalid(side, f"must be at least {LEAST_MEASURED} where pictures are measured")
 
 

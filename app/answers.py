@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
-from contract.jobs import JobError, JobKind, JobProgress, JobRecord, JobState
+from contract.jobs import JobError, JobProgress, JobRecord, JobState
+from contract.kinds import JobKind
 from contract.payloads import Payload
 from contract.results import Result
 

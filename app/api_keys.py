@@ -15,7 +15,6 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -25,6 +24,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.errors import Forbidden, Unauthorized
 from contract.errors import ContractError
+from contract.role import Role
 
 LEAST_CHARACTERS = 16
 """Of a key in plain text: shorter ones can be guessed."""
@@ -34,16 +34,6 @@ _LINE = re.compile(
 )
 _log = structlog.get_logger(__name__)
 _bearer = HTTPBearer(auto_error=False, description="A key of FACSIMILE_API_KEYS_FILE")
-
-
-class Role(IntEnum):
-    """What a key may do; each role may do what those before it may."""
-
-    USER = 1
-    """Draw and compare."""
-    CALIBRATOR = 2
-    """Also make and evaluate variants."""
-    ADMIN = 3
 
 
 class ApiKeysError(ContractError):

@@ -21,29 +21,17 @@ from app.middleware.plain_errors import PlainErrors
 from app.openapi import DESCRIPTION, TITLE, describe
 from app.reaper import run_reaper
 from app.request_log import RequestLog
-from app.routes import (
-    calibrations,
-    catalogue,
-    comparisons,
-    documentation,
-    evaluations,
-    generations,
-    health,
-    images,
-    metrics,
-    models,
-    reports,
-    variants,
-)
+from app.routes import catalogue, documentation, health, images, metrics, models, reports, routes_of, variants
 from app.services import start_services
 from app.settings import GatewaySettings
+from contract.kinds import JobKind
 from contract.release import RELEASE
 
 LARGE = 1024 * 1024
 """Bytes of a body: for calibrations, which may bring a thousand prompts, and for the web page. Other jobs have less."""
 
-_NOUNS = (generations, comparisons, calibrations, evaluations, models, variants, catalogue, images, reports)
-"""Whose routes ask for a key."""
+_NOUNS = (models, variants, catalogue, images, reports)
+"""Whose routes ask for a key, as those of jobs do."""
 
 
 def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
@@ -63,8 +51,8 @@ def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
     for layer in _layers(settings):
         app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
     add_error_handlers(app)
-    for noun in _NOUNS:
-        app.include_router(noun.router, dependencies=[Depends(authorized)])
+    for router in (*map(routes_of, JobKind), *(noun.router for noun in _NOUNS)):
+        app.include_router(router, dependencies=[Depends(authorized)])
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(documentation.router)

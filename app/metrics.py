@@ -16,16 +16,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from contract.announcements import Census, Heard
-from contract.broker import CALIBRATE, EVALUATE, generate_queue
-from contract.jobs import JobKind, JobState
+from contract.broker import Line
+from contract.jobs import JobState
+from contract.kinds import JobKind
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 GATEWAY = CollectorRegistry()
 ProcessCollector(registry=GATEWAY)
 PlatformCollector(registry=GATEWAY)
-
-_SERVED = (generate_queue("").rstrip("."), CALIBRATE, EVALUATE)
-"""The kinds of queue: each model's pictures have one, the other two are alone."""
 
 REQUESTS = Counter("facsimile_http_requests", "Requests answered", ("route", "method", "code"), registry=GATEWAY)
 REQUEST_SECONDS = Histogram(
@@ -71,8 +69,8 @@ class CensusCollector(Collector):
             "facsimile_queue_workers", "Live workers that serve a kind of queue", labels=["serves"]
         )
         served = [{queue.partition(".")[0] for queue in item.announcement.queues} for item in self._heard if item.live]
-        for kind in _SERVED:
-            workers.add_metric([kind], sum(kind in kinds for kinds in served))
+        for line in Line:
+            workers.add_metric([line.value], sum(line in lines for lines in served))
         return workers
 
     def _queues(self, census: Census) -> Iterator[Metric]:

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from contract.identifier import Identifier
-from contract.payloads import MAX_EVALUATED, MAX_PROMPT_CHARACTERS, MAX_PROMPTS, REFERENCE, MetricName, PromptSetName
+from contract.payloads import MAX_EVALUATED, MAX_PROMPTS, REFERENCE, MetricName, OutputFormat, PromptSetName
 from contract.recipe import Recipe
+from contract.sampling import Guidance, Pictures, Seed, Side, Steps, Text
 
 
 def _printable(text: str) -> str:
@@ -29,9 +30,8 @@ def _named_or_given(value: Any) -> str:
     return "named" if isinstance(value, str) else "given"
 
 
-Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS), AfterValidator(_printable)]
-PromptText = Annotated[Text, AfterValidator(_not_blank)]
-Size = Annotated[int, Field(ge=8, multiple_of=8)]
+PrintableText = Annotated[Text, AfterValidator(_printable)]
+PromptText = Annotated[PrintableText, AfterValidator(_not_blank)]
 
 NAMED, GIVEN, NAMED_OR_GIVEN = Tag("named"), Tag("given"), Discriminator(_named_or_given)
 """Of fields that take a string or something else: what is sent says which, so that faults are of that one only."""
@@ -47,14 +47,14 @@ class SamplingBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     prompt: PromptText | None = Field(default=None, description="needed, but for models that draw without one")
-    negative_prompt: Text = ""
+    negative_prompt: PrintableText = ""
     model: Identifier
-    seed: int | None = Field(default=None, ge=0, lt=2**32, description="drawn and answered if missing")
-    num_inference_steps: int | None = Field(default=None, ge=1, le=150)
-    guidance_scale: float | None = Field(default=None, ge=0.0, le=30.0, allow_inf_nan=False)
-    width: Size | None = None
-    height: Size | None = None
-    num_images: int = Field(default=1, ge=1, le=8)
+    seed: Seed | None = Field(default=None, description="drawn and answered if missing")
+    num_inference_steps: Steps | None = None
+    guidance_scale: Guidance | None = None
+    width: Side | None = None
+    height: Side | None = None
+    num_images: Pictures = 1
     scheduler: str | None = None
     strict: bool = Field(default=False, description="fail instead of cutting a prompt that is too long")
 
@@ -65,7 +65,7 @@ class GenerationBody(SamplingBody):
     model_config = _examples({"model": "shapes-sd", "prompt": "a large red cube", "variant": "w8a8-minmax"})
 
     variant: Identifier = REFERENCE
-    output_format: Literal["png", "jpeg", "webp"] = "png"
+    output_format: OutputFormat = "png"
     score: bool = Field(default=False, description="also measure the variant against the reference")
 
 
@@ -110,6 +110,4 @@ class EvaluationBody(BaseModel):
     metrics: list[MetricName] = Field(
         default=[], max_length=32, description="`name` or `name:backbone`; the default ones if empty"
     )
-    seed: int = Field(
-        default=2_000_000, ge=0, lt=2**32, description="of the first picture of every set; calibrations use others"
-    )
+    seed: Seed = Field(default=2_000_000, description="of the first picture of every set; calibrations use others")

@@ -8,9 +8,11 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from app.acceptance import Acceptance
 from app.api_keys import ApiKeys, Owner
 from app.errors import NoWorker, TooManyStreams
 from app.followers import IN_ALL, OF_ONE_KEY, Followers
+from app.offer import Offer
 from app.settings import GatewaySettings
 from app.wake_up import TokenSender
 from contract.announcements import Heard, Roll, RollCall
@@ -52,6 +54,10 @@ class Services:
             raise NoWorker("no worker has started yet; try again in a moment")
         return catalogue
 
+    def acceptance(self, offer: Offer) -> Acceptance:
+        """What accepts jobs for a request that was made this offer."""
+        return Acceptance(self.store, self.tokens, offer, self.settings.limits, self.settings.open_jobs)
+
     async def close(self) -> None:
         """Close all connections."""
         self.tokens.close()
@@ -82,19 +88,6 @@ async def _shared(request: Request) -> Services:  # FastAPI would call a plain f
 
 
 Shared = Annotated[Services, Depends(_shared)]
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What workers offer, as one request sees it."""
-
-    catalogue: Catalogue
-    roll: Roll
-
-    def require(self, queue: str) -> None:
-        """Raises NoWorker unless a worker for this queue is running, or was a moment ago."""
-        if not self.roll.serves(queue):
-            raise NoWorker(f"no worker that serves the queue {queue} is running; try again in a moment")
 
 
 async def offer(services: Shared) -> Offer:

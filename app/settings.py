@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from contract.jobs import JobKind
+from contract.kinds import KINDS, JobKind
 from contract.settings import SharedSettings
 from contract.transitions import JobLimits
 
@@ -36,7 +36,7 @@ class GatewaySettings(SharedSettings):
 
     def limits(self, kind: JobKind) -> JobLimits:
         """The bounds that a job of this kind is accepted with."""
-        long = kind in (JobKind.CALIBRATION, JobKind.EVALUATION)
+        long = KINDS[kind].line.background
         return JobLimits(
             lease_seconds=self.lease_seconds,
             max_attempts=self.max_attempts,

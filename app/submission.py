@@ -1,4 +1,4 @@
-"""From a complete payload to an accepted job, and the answer that says so."""
+"""How HTTP asks for a job: the headers of a POST, and the answer that shows the accepted job."""
 
 from __future__ import annotations
 
@@ -8,27 +8,24 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
-from structlog.contextvars import bind_contextvars
 
+from app.acceptance import Asker, Idempotency
 from app.answers import JobAnswer, job_answer, job_url
-from app.api_keys import ApiKey, Holder, Role
-from app.services import Offer, Offered, Services, services_of
+from app.api_keys import ApiKey, Holder
+from app.offer import Offer
+from app.services import Offered, services_of
 from app.waiting import preferred_wait, wait_for
-from contract.broker import CALIBRATE, EVALUATE, generate_queue
-from contract.jobs import JobKind, JobMessage, JobRecord
+from contract.jobs import JobRecord
+from contract.kinds import JobKind
 from contract.payloads import Payload
-from contract.transitions import Submission, find, submit
 
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 Prefer = Annotated[str | None, Header(description="`wait=N`: answer when the job has ended, at most N <= 60 seconds")]
 
-_QUEUES = {JobKind.CALIBRATION: CALIBRATE, JobKind.EVALUATION: EVALUATE}
-"""Of the kinds that do not wait among a model's pictures, and that ask for the role of a calibrator."""
-
 
 @dataclass(frozen=True)
 class Submitter:
-    """Accepts a job for one request."""
+    """Has a job accepted for one request, and writes the head of its answer."""
 
     _request: Request
     _response: Response
@@ -36,40 +33,28 @@ class Submitter:
     _offer: Offer
     _idempotency_key: str | None
 
-    @property
-    def _services(self) -> Services:
-        return services_of(self._request)
-
     async def accept(self, kind: JobKind, body: BaseModel, payload: Payload) -> JobAnswer:
-        """Accept the job, or find the one that was accepted before with the same key; then wait if that is preferred.
-        Raises Forbidden, AdmissionError, NoWorker and StoreUnavailable."""
-        services = self._services
-        self._key.require(Role.CALIBRATOR if kind in _QUEUES else Role.USER)
-        submission = self._submission(kind, body, payload)
-        self._offer.require(submission.queue)
-        accepted = await services.store.run(submit(submission, open_jobs=services.settings.open_jobs))
-        bind_contextvars(job=accepted.id)
-        if not accepted.replayed:
-            services.tokens.send(JobMessage(job=accepted.id, queue=submission.queue))
-        record = await services.store.run(find(accepted.id))
+        """The accepted job, after a wait if that is preferred. Raises what Acceptance.accept raises."""
+        acceptance = services_of(self._request).acceptance(self._offer)
+        asker = Asker(self._key, self._request.state.request_id)
+        accepted = await acceptance.accept(kind, payload, asker, self._idempotency(body))
         seconds = preferred_wait(self._request)
-        if seconds and not services.followers.full(self._key.owner):
-            with services.followers.one_more(self._key.owner):
-                record = await wait_for(services.store, self._request, record, seconds)
+        record = await self._waited(accepted.record, seconds)
         self._head(record, accepted.replayed, seconds)
         return job_answer(record)
 
-    def _submission(self, kind: JobKind, body: BaseModel, payload: Payload) -> Submission:
-        return Submission(
-            kind=kind,
-            queue=_QUEUES.get(kind) or generate_queue(payload.model),
-            payload=payload,
-            limits=self._services.settings.limits(kind),
-            owner=self._key.owner,
-            request_id=self._request.state.request_id,
-            idempotency=_scoped(self._key.owner, kind, self._idempotency_key),
-            body_hash=hashlib.sha256(body.model_dump_json().encode()).hexdigest(),
-        )
+    def _idempotency(self, body: BaseModel) -> Idempotency | None:
+        if self._idempotency_key is None:
+            return None
+        return Idempotency(self._idempotency_key, hashlib.sha256(body.model_dump_json().encode()).hexdigest())
+
+    async def _waited(self, record: JobRecord, seconds: int) -> JobRecord:
+        """The record after the wait. One that would be too many for the gateway is left out."""
+        services = services_of(self._request)
+        if not seconds or services.followers.full(self._key.owner):
+            return record
+        with services.followers.one_more(self._key.owner):
+            return await wait_for(services.store, self._request, record, seconds)
 
     def _head(self, record: JobRecord, replayed: bool, seconds: int) -> None:
         headers = self._response.headers
@@ -97,9 +82,3 @@ async def submitter(
 
 
 Accept = Annotated[Submitter, Depends(submitter)]
-
-
-def _scoped(owner: str, kind: JobKind, key: str | None) -> str:
-    if key is None:
-        return ""
-    return hashlib.sha256(f"{owner}\n{kind}\n{key}".encode("utf-8", "surrogateescape")).hexdigest()

@@ -91,13 +91,11 @@ def _calibrated(recipe: Recipe) -> tuple[Bench, Drawn]:
     own = recipe.complete(find(quant.methods, recipe.method).STAGES)
     without = {"rounding": Nearest(), "fine_tuning": NoFineTuning(), "bits_over_time": SameBits()}
     stages = Stages.model_validate(own.model_dump() | without)
-    pipeline = load_reference(describe(MODEL, MODELS))
+    described = describe(MODEL, MODELS)
+    pipeline = load_reference(described)
     count = recipe.calibration.num_prompts
     prompts = tuple(prompt.text for prompt in load_prompts(PROMPTS, PROMPT_SET, "calibration", count))
-    asked = recipe.calibration
-    sampling = Sampling(
-        seed=asked.seed, num_inference_steps=asked.num_inference_steps, guidance_scale=asked.guidance_scale
-    )
+    sampling = Sampling.of_calibration(recipe.calibration, (described.width, described.height))
     bench = open_bench(pipeline, recipe, stages, Run(prompts, sampling))
     drawn = inputs.draw(stages.inputs, bench)
     for stage in ("weight_scales", "ranges"):

@@ -31,7 +31,7 @@ from app.embedded_broker import EmbeddedBroker
 from benchmarks.machine import machine, today
 from benchmarks.result import AsJson, Keep, save, stdout
 from contract.announcements import Announcement, announce
-from contract.broker import WORKER_TIMEOUTS, generate_queue
+from contract.broker import WORKER_TIMEOUTS, Line
 from contract.catalogue import Catalogue, read_models
 from contract.job_store import JobStore
 from contract.places import ROOT
@@ -131,7 +131,7 @@ def _announce_worker(redis_url: str) -> None:
         models=models, methods={}, families=(), metrics=(), schedulers=("ddim",), presets={}, prompt_sets=()
     )
     said = Announcement(
-        worker="none", queues=tuple(map(generate_queue, models)), device="cpu", catalogue=catalogue, loaded=()
+        worker="none", queues=tuple(map(Line.GENERATE.queue, models)), device="cpu", catalogue=catalogue, loaded=()
     )
     with closing(JobStore(redis_url, WORKER_TIMEOUTS)) as store:
         store.run(announce(said))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-CALIBRATE = "calibrate"
-EVALUATE = "evaluate"
 WAKE_UP = "facsimile.wake_up"
 """The task that a token calls: its only argument is a JobMessage as JSON object."""
 
@@ -14,9 +13,21 @@ VISIBILITY_TIMEOUT = 86_400
 """Seconds; one value for every Celery application on the server, because the shortest one wins for all."""
 
 
-def generate_queue(model: str) -> str:
-    """The queue of a model's generations and comparisons."""
-    return f"generate.{model}"
+class Line(StrEnum):
+    """Where jobs wait, in the words that a worker process is told what to serve."""
+
+    GENERATE = "generate"
+    CALIBRATE = "calibrate"
+    EVALUATE = "evaluate"
+
+    @property
+    def background(self) -> bool:
+        """Whether its jobs take hours. They have the longer time limit, and a process that yields to pictures."""
+        return self is not Line.GENERATE
+
+    def queue(self, model: str) -> str:
+        """The queue of a model's jobs in this line: pictures have one for each model, the background one for all."""
+        return self.value if self.background else f"{self.value}.{model}"
 
 
 @dataclass(frozen=True)

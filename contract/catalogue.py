@@ -12,6 +12,7 @@ from contract.errors import ContractError
 from contract.faults import Place, faults
 from contract.identifier import Identifier
 from contract.recipe import Recipe
+from contract.sampling import Guidance, Side
 from contract.stages import Stages
 
 SEEDS = "seeds"
@@ -32,12 +33,12 @@ class ModelDescription(BaseModel):
     family: str
     source: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    width: int = Field(default=512, ge=8, multiple_of=8)
-    height: int = Field(default=512, ge=8, multiple_of=8)
-    max_width: int = Field(default=1024, ge=8, multiple_of=8)
-    max_height: int = Field(default=1024, ge=8, multiple_of=8)
+    width: Side = 512
+    height: Side = 512
+    max_width: Side = 1024
+    max_height: Side = 1024
     num_inference_steps: int = Field(default=25, ge=1, le=1000)
-    guidance_scale: float = Field(default=7.5, ge=0.0, le=30.0, allow_inf_nan=False)
+    guidance_scale: Guidance = 7.5
     asked: Literal["text", "nothing"] = Field(default="text", exclude_if=lambda asked: asked == "text")
     """Left out where it is `text`, which is all that 0.2.0 knows."""
 

@@ -1,4 +1,4 @@
-"""A job: its states, its kinds, its record in the store, and the token that wakes a worker for it.
+"""A job: its states, its record in the store, and the token that wakes a worker for it.
 
 queued ──claim──> running ──finish──> succeeded | failed | canceled
   ^  └──cancel──> canceled   │
@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.errors import RecordUnreadable
-from contract.payloads import CalibrationPayload, ComparisonPayload, EvaluationPayload, GenerationPayload, Payload
-from contract.results import CalibrationResult, ComparisonResult, EvaluationResult, GenerationResult, Result
+from contract.kinds import KINDS, JobKind
+from contract.payloads import Payload
+from contract.results import Result
 
 SCHEMA_VERSION = 1
 """Version of the record and of the token. A release refuses a record of another version, by name. What only adds fields
@@ -35,39 +36,6 @@ class JobState(StrEnum):
     def terminal(self) -> bool:
         """Whether the job can never change again."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
-
-
-class JobKind(StrEnum):
-    """What a job does."""
-
-    GENERATION = "generation"
-    COMPARISON = "comparison"
-    CALIBRATION = "calibration"
-    EVALUATION = "evaluation"
-
-    @property
-    def payload(self) -> TypeAdapter[Payload]:
-        """How this kind's payload is read."""
-        return _PAYLOADS[self]
-
-    @property
-    def result(self) -> TypeAdapter[Result]:
-        """How this kind's result is read."""
-        return _RESULTS[self]
-
-
-_PAYLOADS: dict[JobKind, TypeAdapter[Payload]] = {
-    JobKind.GENERATION: TypeAdapter(GenerationPayload),
-    JobKind.COMPARISON: TypeAdapter(ComparisonPayload),
-    JobKind.CALIBRATION: TypeAdapter(CalibrationPayload),
-    JobKind.EVALUATION: TypeAdapter(EvaluationPayload),
-}
-_RESULTS: dict[JobKind, TypeAdapter[Result]] = {
-    JobKind.GENERATION: TypeAdapter(GenerationResult),
-    JobKind.COMPARISON: TypeAdapter(ComparisonResult),
-    JobKind.CALIBRATION: TypeAdapter(CalibrationResult),
-    JobKind.EVALUATION: TypeAdapter(EvaluationResult),
-}
 
 
 class JobError(BaseModel):
@@ -142,11 +110,11 @@ class JobRecord(BaseModel):
 
 
 def _nested(fields: Mapping[str, str]) -> dict[str, object]:
-    kind = JobKind(fields["kind"])
+    kind = KINDS[JobKind(fields["kind"])]
     nested: dict[str, object] = {name: fields[name] for name in JobRecord.model_fields if name in fields}
-    nested["payload"] = kind.payload.validate_json(fields["payload"], extra="ignore")
+    nested["payload"] = kind.payload.model_validate_json(fields["payload"], extra="ignore")
     if fields.get("result"):
-        nested["result"] = kind.result.validate_json(fields["result"], extra="ignore")
+        nested["result"] = kind.result.model_validate_json(fields["result"], extra="ignore")
     if "code" in fields:
         nested["error"] = JobError(code=fields["code"], message=fields["message"])
     if "stage" in fields:

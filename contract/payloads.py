@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contract.identifier import Identifier
 from contract.patterns import METRIC, PROMPT_SET
 from contract.recipe import Recipe
+from contract.sampling import Guidance, Pictures, Seed, Side, Steps, Text
 
 REFERENCE = "reference"
 """The variant name that stands for the floating-point model itself."""
-
-MAX_PROMPT_CHARACTERS = 2_000
 
 MAX_EVALUATED = 16
 """Variants that one evaluation may measure."""
@@ -35,17 +34,17 @@ class SamplingPayload(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: str | None = Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)
+    prompt: Annotated[Text, Field(min_length=1)] | None
     """None for a model that draws without one."""
-    negative_prompt: str = Field(max_length=MAX_PROMPT_CHARACTERS)
+    negative_prompt: Text
     model: Identifier
     variant: Identifier
-    seed: int = Field(ge=0, lt=2**32)
-    num_inference_steps: int = Field(ge=1, le=150)
-    guidance_scale: float = Field(ge=0.0, le=30.0, allow_inf_nan=False)
-    width: int = Field(ge=8, multiple_of=8)
-    height: int = Field(ge=8, multiple_of=8)
-    num_images: int = Field(ge=1, le=8)
+    seed: Seed
+    num_inference_steps: Steps
+    guidance_scale: Guidance
+    width: Side
+    height: Side
+    num_images: Pictures
     scheduler: str | None
     strict: bool = Field(default=False, exclude_if=lambda strict: not strict)
     """Refuse a prompt that a text encoder would cut. Left out where it is False: 0.1.0 does not know it."""
@@ -57,9 +56,19 @@ class GenerationPayload(SamplingPayload):
     output_format: OutputFormat
     score: bool
 
+    @classmethod
+    def of(cls, sampling: SamplingPayload, *, output_format: OutputFormat, score: bool) -> Self:
+        """The generation of a sampling. Raises ValidationError."""
+        return cls(**dict(sampling), output_format=output_format, score=score)
+
 
 class ComparisonPayload(SamplingPayload):
     """The reference and a variant on the same noise."""
+
+    @classmethod
+    def of(cls, sampling: SamplingPayload) -> Self:
+        """The comparison of a sampling. Raises ValidationError."""
+        return cls(**dict(sampling))
 
 
 class CalibrationPayload(BaseModel):
@@ -86,7 +95,7 @@ class EvaluationPayload(BaseModel):
     prompt_sets: tuple[PromptSetName, ...] = Field(min_length=1, max_length=8)
     limit: int = Field(ge=1, le=MAX_PROMPTS)
     metrics: tuple[MetricName, ...] = Field(max_length=32)
-    seed: int = Field(ge=0, lt=2**32)
+    seed: Seed
 
     @field_validator("variants", "prompt_sets", "metrics")
     @classmethod

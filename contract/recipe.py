@@ -12,6 +12,7 @@ from contract.errors import RecipeError
 from contract.faults import faults
 from contract.identifier import IDENTIFIER_RULE, is_identifier
 from contract.patterns import LAYERS, METHOD
+from contract.sampling import Guidance, Seed
 from contract.stages import Setting, StageOptions, Stages
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200, pattern=LAYERS)]
@@ -24,8 +25,8 @@ class CalibrationRun(BaseModel):
 
     num_prompts: int = Field(default=32, ge=1, le=1024)
     num_inference_steps: int = Field(default=25, ge=1, le=1000)
-    guidance_scale: float = Field(default=4.0, ge=0.0, le=30.0, allow_inf_nan=False)
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    guidance_scale: Guidance = 4.0
+    seed: Seed = 0
 
 
 Bits = Annotated[int, Field(ge=2, le=8)]

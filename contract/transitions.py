@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from contract.call import Call
 from contract.errors import IdempotencyConflict, JobLost, JobMissing, QueueFull, RecordUnreadable, StoreFull
-from contract.jobs import SCHEMA_VERSION, JobError, JobKind, JobMessage, JobProgress, JobRecord, JobState
+from contract.jobs import SCHEMA_VERSION, JobError, JobMessage, JobProgress, JobRecord, JobState
+from contract.kinds import JobKind
 from contract.payloads import Payload
 from contract.results import Result
 

@@ -110,9 +110,7 @@ def main(
     """Score the embedded model on test prompts of both styles."""
     description: ModelDescription = read_models(models)[MODEL]
     pipeline, judge = load_reference(description), load_judge(models.parent / "shapes-judge").float()
-    sampling = Sampling(
-        "", num_inference_steps=description.num_inference_steps, guidance_scale=description.guidance_scale
-    )
+    sampling = Sampling.native(description)
     started = time.monotonic()
     sets = {style: load_prompts(prompts, f"shapes-{style}", "test", limit) for style in Style}
     drawn = {style: draw(pipeline, judge, chosen, sampling) for style, chosen in sets.items()}

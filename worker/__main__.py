@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from typing import Annotated
 
 import structlog
@@ -13,6 +12,7 @@ import typer
 from celery.signals import worker_shutting_down
 from pydantic import ValidationError
 
+from contract.broker import Line
 from contract.errors import ContractError
 from contract.logs import adopt_loggers, configure_logs
 from contract.output import CapturedOutput
@@ -31,16 +31,8 @@ EXIT_SETTINGS = 2
 _log = structlog.get_logger(__name__)
 
 
-class Served(StrEnum):
-    """What a worker process is for."""
-
-    GENERATE = "generate"
-    CALIBRATE = "calibrate"
-    EVALUATE = "evaluate"
-
-
 def main(
-    queues: Annotated[list[Served], typer.Option(help="What to serve; may be repeated.")],
+    queues: Annotated[list[Line], typer.Option(help="What to serve; may be repeated.")],
     metrics_port: Annotated[
         int | None, typer.Option(help="Where Prometheus scrapes; no exporter if not given.")
     ] = None,
@@ -50,14 +42,15 @@ def main(
     os.umask(0o077)
     output = CapturedOutput(stdout=True)
     configure_logs("worker", output.stream)
-    compute = ComputeThread(background=Served.GENERATE not in queues)
+    background = all(line.background for line in queues)
+    compute = ComputeThread(background=background)
     runtime = compute.run(lambda: _start(tuple(dict.fromkeys(queues))))
     if metrics_port is not None:
         serve_metrics(metrics_host, metrics_port)
-    if Served.GENERATE in queues:
-        compute.run(lambda: warm_up(runtime))
-    else:
+    if background:
         yield_session()
+    else:
+        compute.run(lambda: warm_up(runtime))
     claims, heartbeat = ClaimLoop(runtime, execute, compute), Heartbeat(runtime)
     worker_shutting_down.connect(lambda **_: runtime.patience.draining.set(), weak=False)
     output.withhold()
@@ -72,7 +65,7 @@ def main(
     raise typer.Exit(exit_code)
 
 
-def _start(served: tuple[str, ...]) -> Runtime:
+def _start(served: tuple[Line, ...]) -> Runtime:
     from quant.errors import QuantError
 
     adopt_loggers("diffusers", "transformers", "huggingface_hub")

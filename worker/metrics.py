@@ -8,7 +8,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
 from contract.card import Card
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 from contract.results import Score
 
 _log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass
 
 from contract.announcements import Announcement
-from contract.broker import CALIBRATE, EVALUATE, WORKER_TIMEOUTS, generate_queue
+from contract.broker import WORKER_TIMEOUTS, Line
 from contract.catalogue import Catalogue, read_models
 from contract.images import ImageStore
 from contract.job_store import JobStore
@@ -48,9 +48,9 @@ class Runtime:
         )
 
 
-def start_runtime(settings: WorkerSettings, served: tuple[str, ...]) -> Runtime:
-    """A worker that serves one or more of `generate` (the queues of all models), `calibrate` and `evaluate`. Raises
-    ContractError and QuantError for unreadable models, recipes or prompts."""
+def start_runtime(settings: WorkerSettings, served: tuple[Line, ...]) -> Runtime:
+    """A worker that serves one or more lines, each with the queues of all models. Raises ContractError and QuantError
+    for unreadable models, recipes or prompts."""
     from quant.catalogue import catalogue
     from quant.engine.dtypes import resolved_dtype
 
@@ -59,14 +59,12 @@ def start_runtime(settings: WorkerSettings, served: tuple[str, ...]) -> Runtime:
         name: model.model_copy(update={"dtype": resolved_dtype(model.dtype, device)})
         for name, model in read_models(settings.models).items()
     }
-    generate = tuple(generate_queue(model) for model in models)
-    queues = {"generate": generate, "calibrate": (CALIBRATE,), "evaluate": (EVALUATE,)}
     registry = Registry(settings.variants, settings.data_dir)
     return Runtime(
         name=f"{socket.gethostname()}-{os.getpid()}",
         settings=settings,
         device=device,
-        queues=tuple(queue for name in served for queue in queues[name]),
+        queues=tuple(dict.fromkeys(line.queue(model) for line in served for model in models)),
         store=JobStore(settings.redis_url, WORKER_TIMEOUTS),
         images=ImageStore(settings.data_dir / "images"),
         registry=registry,

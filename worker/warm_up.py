@@ -28,17 +28,8 @@ def _one_picture(runtime: Runtime, model: str, variant: str) -> None:
     description = runtime.catalogue.models.get(model)
     if description is None:
         return
-    sampling = Sampling(
-        prompt="warm-up" if description.asked == "text" else None,
-        negative_prompt="",
-        seed=0,
-        num_inference_steps=1,
-        guidance_scale=description.guidance_scale,
-        width=description.width,
-        height=description.height,
-        num_images=1,
-        scheduler=None,
-    )
+    prompt = "warm-up" if description.asked == "text" else None
+    sampling = Sampling.native(description).changed(prompt=prompt, num_inference_steps=1)
     try:
         generate(runtime.pipelines.get(model, variant).pipeline, sampling, None)
     except (QuantError, ContractError, MemoryError, RuntimeError) as error:

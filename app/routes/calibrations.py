@@ -9,9 +9,9 @@ from app.request_bodies import CalibrationBody
 from app.routes.jobs import accepting, job_routes
 from app.services import Offered, Shared
 from app.submission import Accept
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 
-router = job_routes(JobKind.CALIBRATION)
+router = job_routes(JobKind.CALIBRATION, max_body_size=None)
 
 
 @router.post("", **accepting(JobKind.CALIBRATION, problems(409)))

@@ -8,7 +8,7 @@ from app.request_bodies import ComparisonBody
 from app.routes.jobs import accepting, job_routes
 from app.services import Offered, Shared
 from app.submission import Accept
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 
 router = job_routes(JobKind.COMPARISON)
 

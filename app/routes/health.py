@@ -6,11 +6,11 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from app.services import Shared
-from contract.broker import generate_queue
+from contract.broker import Line
 from contract.errors import StoreFull, StoreUnavailable
 from contract.transitions import probe
 
-GENERATE = generate_queue("")
+GENERATE = Line.GENERATE.queue("")
 
 router = APIRouter(tags=["health"])
 

@@ -18,7 +18,8 @@ from app.services import Services, Shared, follower
 from app.waiting import ended
 from contract.errors import JobMissing
 from contract.job_store import START
-from contract.jobs import JobKind, JobRecord, JobState
+from contract.jobs import JobRecord, JobState
+from contract.kinds import JobKind
 from contract.patterns import CURSOR, EVENT
 from contract.transitions import cancel, find, list_jobs
 
@@ -37,13 +38,13 @@ LastEventId = Annotated[str, Header(alias="Last-Event-ID", pattern=EVENT)]
 Cursor = Annotated[str, Query(pattern=CURSOR, description="`next_cursor` of the page before")]
 
 
-def job_routes(kind: JobKind) -> APIRouter:
-    """The routes of one kind, to which its own POST is added."""
+def job_routes(kind: JobKind, max_body_size: int | None = SMALL) -> APIRouter:
+    """The routes of one kind, to which its own POST is added; `max_body_size` None is the application's own bound."""
     router = APIRouter(
         prefix=f"/v1/{kind}s",
         tags=[f"{kind}s"],
         responses=problems(401, 422, 503),
-        max_body_size=None if kind == JobKind.CALIBRATION else SMALL,
+        max_body_size=max_body_size,
     )
     found, of_one, noun = _finder(kind), problems(404, 410), with_article(kind)
 

@@ -20,7 +20,7 @@ from app.routes.catalogue import CatalogueAnswer
 from app.routes.models import ModelAnswer, ModelList
 from app.routes.variants import VariantList
 from contract.card import Card
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 
 POLL_SECONDS = 0.3
 _LABELS = {

@@ -16,7 +16,7 @@ from app.ui.choices import default_model, default_preset, refilled
 from app.ui.job_panel import JobPanel, Updates
 from app.ui.numbers import megabytes, metric_name, statistic
 from contract.card import Card
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 from contract.results import CalibrationResult
 
 ABOUT = (

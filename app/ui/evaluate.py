@@ -17,7 +17,7 @@ from app.ui.choices import default_model, refilled, refilled_several, standing
 from app.ui.job_panel import JobPanel, Updates
 from app.ui.numbers import metric_name, report_link, statistic
 from contract.card import Statistic
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 from contract.payloads import MAX_PROMPTS, REFERENCE
 from contract.results import EvaluationResult
 

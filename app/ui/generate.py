@@ -12,7 +12,7 @@ from app.ui.api import Api, Connection
 from app.ui.job_panel import JobPanel, Updates
 from app.ui.numbers import stages
 from app.ui.sampling import SamplingInputs, sampling_body
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 from contract.results import GenerationResult
 
 

@@ -15,7 +15,8 @@ from gradio.events import Dependency
 
 from app.answers import JobAnswer
 from app.ui.api import Api, Connection, ServiceError
-from contract.jobs import JobKind, JobState
+from contract.jobs import JobState
+from contract.kinds import JobKind
 
 Updates = dict[Component, Any]
 MakeBody = Callable[..., dict[str, Any]]

@@ -10,6 +10,7 @@ from gradio.components import Component
 from app.ui.api import Offer, ServiceError
 from app.ui.choices import default_model, default_variant, refilled, standing
 from contract.payloads import REFERENCE
+from contract.sampling import MAX_GUIDANCE, MAX_STEPS
 
 EXAMPLES = (
     "a large yellow matte torus left of a large green matte ball, light floor",
@@ -29,8 +30,8 @@ class SamplingInputs:
             self.model = gr.Dropdown(label="Model", choices=[], interactive=True)
             self.variant = gr.Dropdown(label="Variant", choices=[], interactive=True)
         with gr.Row():
-            self.steps = gr.Slider(1, 150, value=25, step=1, label="Steps")
-            self.guidance = gr.Slider(0, 30, value=4, step=0.5, label="Guidance")
+            self.steps = gr.Slider(1, MAX_STEPS, value=25, step=1, label="Steps")
+            self.guidance = gr.Slider(0, MAX_GUIDANCE, value=4, step=0.5, label="Guidance")
         self.seed = gr.Textbox(label="Seed", placeholder="drawn if empty", max_lines=1)
         self.model.input(
             self._follow_model,

@@ -64,13 +64,8 @@ def compare(
 
     reference = load_reference(description)
     pipelines = {VARIANT: load_variant(folder), FLOOR: bfloat16_copy(reference)}
-    sampling = Sampling(
-        prompt="",
-        seed=seed,
-        num_inference_steps=num_inference_steps or description.num_inference_steps,
-        guidance_scale=description.guidance_scale if guidance_scale is None else guidance_scale,
-        width=description.width,
-        height=description.height,
+    sampling = Sampling.native(description).changed(
+        seed=seed, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
     )
     possible, reasons = choose((), Backbones(), sampling.height, sampling.width)
     metrics = tuple(metric.key for metric in possible if not metric.of_sets)

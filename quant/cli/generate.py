@@ -71,14 +71,14 @@ def generate(
 
     if prompt is None and family_named(description.family).asked == "text":
         raise SamplingError(f"--prompt is needed: {model} draws from one")
-    sampling = Sampling(
+    sampling = Sampling.native(description).changed(
         prompt=prompt,
         negative_prompt=negative_prompt,
         seed=seed,
-        num_inference_steps=num_inference_steps or description.num_inference_steps,
-        guidance_scale=description.guidance_scale if guidance_scale is None else guidance_scale,
-        width=width or description.width,
-        height=height or description.height,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        width=width,
+        height=height,
         num_images=num_images,
         scheduler=scheduler,
     )

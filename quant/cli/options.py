@@ -14,6 +14,7 @@ from rich.console import Console
 
 from contract.catalogue import ModelDescription, read_models
 from contract.places import cache_folder, data_folder, models_folder, shipped
+from contract.sampling import MAX_GUIDANCE, MAX_STEPS
 from quant.checkpoints.card_file import CARD
 from quant.errors import CheckpointError, ModelError
 from quant.sampling.prompts import OWN_SET
@@ -31,9 +32,11 @@ CalibrationPrompts = typer.Option(
 )
 SeveralPrompts = Annotated[list[str], typer.Option("--prompts", help=f"{_PROMPTS}; repeatable, the first is primary")]
 Seed = Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="seed of the first picture")]
-Steps = Annotated[int | None, typer.Option(min=1, max=150, help="steps of the sampler", show_default="the model's")]
+Steps = Annotated[
+    int | None, typer.Option(min=1, max=MAX_STEPS, help="steps of the sampler", show_default="the model's")
+]
 Guidance = Annotated[
-    float | None, typer.Option(min=0.0, max=30.0, help="above 1 there is guidance", show_default="the model's")
+    float | None, typer.Option(min=0.0, max=MAX_GUIDANCE, help="above 1 there is guidance", show_default="the model's")
 ]
 Models = Annotated[Path, typer.Option(help="the models file")]
 VariantFolders = Annotated[

@@ -47,7 +47,8 @@ def quantized_copy(
         if isinstance(part, nn.Module):
             part.float().eval().requires_grad_(False)
     used = prompts[: recipe.calibration.num_prompts]
-    run = Run(tuple(prompt.text for prompt in used), _sampling(recipe, size or native_size(pipeline)))
+    sampling = Sampling.of_calibration(recipe.calibration, size or native_size(pipeline))
+    run = Run(tuple(prompt.text for prompt in used), sampling)
     quantize_pipeline(copied, Calibration(recipe, stages, run), Journal(None), on_progress)
     return copied
 
@@ -69,14 +70,3 @@ def calibration_prompts(
         found = prompts_from_texts(list(prompts))[:count]
     inputs = recipe.calibration.model_copy(update={"num_prompts": min(count, len(found))})
     return recipe.model_copy(update={"calibration": inputs}), found
-
-
-def _sampling(recipe: Recipe, size: tuple[int, int]) -> Sampling:
-    inputs = recipe.calibration
-    return Sampling(
-        seed=inputs.seed,
-        num_inference_steps=inputs.num_inference_steps,
-        guidance_scale=inputs.guidance_scale,
-        width=size[0],
-        height=size[1],
-    )

@@ -44,15 +44,8 @@ class QuantizationJob:
     @property
     def sampling(self) -> Sampling:
         """The settings of all pictures that are drawn, but for their prompts."""
-        inputs = self.recipe.calibration
-        return Sampling(
-            prompt="",
-            seed=inputs.seed,
-            num_inference_steps=inputs.num_inference_steps,
-            guidance_scale=inputs.guidance_scale,
-            width=self.description.width,
-            height=self.description.height,
-        )
+        size = (self.description.width, self.description.height)
+        return Sampling.of_calibration(self.recipe.calibration, size)
 
     @property
     def run(self) -> Run:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
+from contract.catalogue import ModelDescription
+from contract.recipe import CalibrationRun
 from quant.sampling.seeds import SEEDS
 
 Asked = str | None
@@ -24,6 +26,34 @@ class Sampling:
     height: int = 128
     num_images: int = 1
     scheduler: str | None = None
+
+    @classmethod
+    def native(cls, description: ModelDescription) -> Self:
+        """What a model is meant for: steps, guidance and size as its description has them; no prompt, seed 0."""
+        return cls(
+            num_inference_steps=description.num_inference_steps,
+            guidance_scale=description.guidance_scale,
+            width=description.width,
+            height=description.height,
+        )
+
+    @classmethod
+    def of_calibration(cls, run: CalibrationRun, size: tuple[int, int]) -> Self:
+        """What a recipe calibrates with: its seed, steps and guidance, and pictures of a size (width, height); no
+        prompt."""
+        width, height = size
+        return cls(
+            seed=run.seed,
+            num_inference_steps=run.num_inference_steps,
+            guidance_scale=run.guidance_scale,
+            width=width,
+            height=height,
+        )
+
+    def changed(self, **given: Any) -> Self:
+        """The same sampling with other values of the fields that are given; None leaves a field as it is. Raises
+        TypeError for a name that is no field."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     @property
     def seeds(self) -> list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-SEEDS = 2**32
+from contract.sampling import SEED_RANGE
+
+SEEDS = SEED_RANGE
 """Seeds are 0 to this, exclusive; picture i of a request has seed (seed + i) modulo this."""
 
 EVALUATION_SEED = 2_000_000

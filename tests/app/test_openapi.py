@@ -19,7 +19,7 @@ import pytest
 from app.application import create_app
 from app.settings import GatewaySettings
 from contract.images import ImageStore
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 from tests.app.conftest import connect
 from tests.app.pretend_worker import PretendWorker
 from tests.app.serving import serving

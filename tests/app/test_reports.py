@@ -13,7 +13,7 @@ from app.settings import GatewaySettings
 from contract.card import Card
 from contract.images import ImageStore
 from contract.job_store import JobStore
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 from contract.registry import Registry
 from tests.app.conftest import EVALUATION
 from tests.app.pretend_worker import PretendWorker

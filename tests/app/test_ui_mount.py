@@ -16,7 +16,7 @@ from app.ui.evaluate import summary
 from app.ui.numbers import figure, report_link, statistic
 from contract.card import Statistic
 from contract.job_store import JobStore
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 from contract.results import EvaluationResult
 from tests.app.conftest import GENERATION
 from tests.valkey import Valkey

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from app.application import create_app
 from app.errors import STATUS
 from app.settings import GatewaySettings
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 from quant.engine.processor import VARIABLE
 from worker.settings import WorkerSettings
 

@@ -6,7 +6,7 @@ import pytest
 
 from contract.broker import WORKER_TIMEOUTS
 from contract.job_store import JobStore
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 from contract.payloads import GenerationPayload
 from contract.transitions import JobLimits, Submission
 from tests.valkey import Valkey

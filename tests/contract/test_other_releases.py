@@ -13,7 +13,8 @@ from contract.call import PREFIX
 from contract.catalogue import Catalogue
 from contract.errors import RecordUnreadable
 from contract.job_store import JobStore
-from contract.jobs import JobKind, JobState
+from contract.jobs import JobState
+from contract.kinds import JobKind
 from contract.transitions import Claimant, claim, find, list_jobs, submit, succeed
 from tests.contract.conftest import QUEUE, submission
 from tests.valkey import Valkey

@@ -12,7 +12,8 @@ from contract.broker import GATEWAY_TIMEOUTS
 from contract.catalogue import Catalogue
 from contract.errors import IdempotencyConflict, JobLost, JobMissing, QueueFull, StoreUnavailable
 from contract.job_store import START, AsyncJobStore, JobStore
-from contract.jobs import JobError, JobKind, JobProgress, JobState
+from contract.jobs import JobError, JobProgress, JobState
+from contract.kinds import JobKind
 from contract.stages import Stages
 from contract.transitions import Claimant, cancel, claim, fail, find, list_jobs, reap, release, renew, submit
 from tests.contract.conftest import QUEUE, submission

@@ -11,7 +11,7 @@ import pytest
 
 from app.__main__ import SERVED
 from app.settings import GatewaySettings
-from worker.__main__ import Served
+from contract.broker import Line
 from worker.settings import WorkerSettings
 
 Tree = dict[str, Any]
@@ -62,7 +62,7 @@ def test_calibrations_yield_to_pictures(services: dict[str, Tree]) -> None:
 def test_every_queue_is_served_once_in_containers_and_without(services: dict[str, Tree]) -> None:
     commands = [services[name].get("command", []) for name in OURS]
     served = [queue for command in commands for option, queue in pairwise(command) if option == "--queues"]
-    assert sorted(served) == sorted(chain.from_iterable(SERVED)) == sorted(Served)
+    assert sorted(served) == sorted(chain.from_iterable(SERVED)) == sorted(Line)
 
 
 def test_only_the_gateway_is_published_and_only_locally(services: dict[str, Tree]) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 import worker.jobs.evaluation as job
-from contract.broker import EVALUATE
+from contract.broker import Line
 from contract.card import Card, Statistic
 from contract.catalogue import ModelDescription
-from contract.jobs import JobKind, JobRecord, JobState
+from contract.jobs import JobRecord, JobState
+from contract.kinds import JobKind
 from contract.payloads import EvaluationPayload
 from contract.reports import FILES
 from contract.results import EvaluationResult
@@ -29,6 +30,7 @@ from worker.compute import ComputeThread
 from worker.execution import execute
 from worker.runtime import Runtime
 
+EVALUATE = Line.EVALUATE.value
 PAYLOAD = EvaluationPayload(
     model="tiny", variants=("one", "two"), prompt_sets=("plain", "ornate"), limit=2, metrics=("psnr",), seed=5
 )

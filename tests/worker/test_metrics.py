@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY, Histogram
 
-from contract.jobs import JobKind
+from contract.kinds import JobKind
 from contract.registry import Registry
 from contract.results import Score
 from tests.contract.cards import card, stage

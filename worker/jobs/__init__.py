@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
-from contract.jobs import JobKind, JobRecord
+from contract.jobs import JobRecord
+from contract.kinds import JobKind
 from contract.results import Result
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from diffusers import DiffusionPipeline
 
 from contract.card import Card
@@ -14,18 +16,8 @@ from quant.sampling.request import Sampling
 
 
 def sampling_of(payload: SamplingPayload) -> Sampling:
-    """The payload in quant's words."""
-    return Sampling(
-        prompt=payload.prompt,
-        negative_prompt=payload.negative_prompt,
-        seed=payload.seed,
-        num_inference_steps=payload.num_inference_steps,
-        guidance_scale=payload.guidance_scale,
-        width=payload.width,
-        height=payload.height,
-        num_images=payload.num_images,
-        scheduler=payload.scheduler,
-    )
+    """The payload in quant's words, which are the same: a payload has every field of a sampling."""
+    return Sampling(**{field.name: getattr(payload, field.name) for field in fields(Sampling)})
 
 
 def tokens_of(pipeline: DiffusionPipeline, payload: SamplingPayload) -> Tokens:
