@@ -52,6 +52,15 @@ class Probe:
         """Seconds of iterations with gradients, each with so many rows."""
         return self.seconds * TRAINED * iterations * rows
 
+    def reconstructing(self, iterations: int, batch: int) -> float:
+        """Seconds to pass all samples through both denoisers and to train every unit."""
+        return 2 * self.seconds * self.samples + self.training(iterations, batch)
+
+    def reconstruction_bytes(self, batch: int) -> int:
+        """Bytes of the inputs and outputs of one unit over all samples, in three forms, and of a minibatch in
+        training."""
+        return FLOAT * self.widest_unit * (3 * self.samples + KEPT_FOR_BACKWARD * batch * 4)
+
 
 @torch.no_grad()
 def probe(bench: Bench) -> Probe:

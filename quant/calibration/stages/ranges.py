@@ -11,7 +11,6 @@ from quant.calibration.bench import Bench
 from quant.calibration.observed import LEAST_ERROR, journaled, observe, observe_reference, watch_all
 from quant.calibration.probe import Probe
 from quant.calibration.progressive import calibrate_progressively
-from quant.calibration.reconstruction import cost
 from quant.calibration.reconstruction.each_unit import reconstruct_each_unit
 from quant.calibration.reconstruction.objective import Objective
 from quant.calibration.stage import Kinds, Stage
@@ -45,10 +44,10 @@ class _Learned(_Ranges[LearnedRanges]):
     """By least error, then unit by unit (LSQ, arXiv 1902.08153)."""
 
     def memory(self, options: LearnedRanges, probe: Probe) -> int:
-        return cost.memory(probe, options.batch)
+        return probe.reconstruction_bytes(options.batch)
 
     def seconds(self, options: LearnedRanges, probe: Probe) -> float:
-        learned = cost.seconds(probe, options.iterations, options.batch)
+        learned = probe.reconstructing(options.iterations, options.batch)
         return super().seconds(options, probe) + learned
 
     def set(self, options: LearnedRanges, bench: Bench, drawn: Drawn) -> None:

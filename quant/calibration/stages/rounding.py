@@ -6,7 +6,6 @@ from contract.stages import AdaRound, FineGrained, Nearest
 from quant.calibration.bench import Bench
 from quant.calibration.observed import LEAST_ERROR, observe
 from quant.calibration.probe import Probe
-from quant.calibration.reconstruction import cost
 from quant.calibration.reconstruction.each_unit import reconstruct_each_unit
 from quant.calibration.reconstruction.objective import Objective
 from quant.calibration.stage import Kinds, Stage
@@ -17,10 +16,10 @@ class _AdaRound(Stage[AdaRound]):
     """Optimizes the rounding layer by layer (AdaRound) or block by block (BRECQ), inputs in floating point."""
 
     def memory(self, options: AdaRound, probe: Probe) -> int:
-        return cost.memory(probe, options.batch)
+        return probe.reconstruction_bytes(options.batch)
 
     def seconds(self, options: AdaRound, probe: Probe) -> float:
-        return cost.seconds(probe, options.iterations, options.batch)
+        return probe.reconstructing(options.iterations, options.batch)
 
     def apply(self, options: AdaRound, bench: Bench, drawn: Drawn) -> None:
         objective = Objective(
@@ -39,11 +38,11 @@ class _FineGrained(Stage[FineGrained]):
     """Optimizes the rounding block by block with the layers inside and the activation scales (FBR)."""
 
     def memory(self, options: FineGrained, probe: Probe) -> int:
-        return cost.memory(probe, options.batch)
+        return probe.reconstruction_bytes(options.batch)
 
     def seconds(self, options: FineGrained, probe: Probe) -> float:
         reference = probe.seconds * options.iterations * options.batch
-        return cost.seconds(probe, options.iterations, options.batch) + reference
+        return probe.reconstructing(options.iterations, options.batch) + reference
 
     def apply(self, options: FineGrained, bench: Bench, drawn: Drawn) -> None:
         observe(bench, drawn, LEAST_ERROR, "fbr")

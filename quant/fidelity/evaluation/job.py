@@ -38,13 +38,7 @@ class EvaluationJob:
     @property
     def sampling(self) -> Sampling:
         """How all pictures are drawn: as the model's description says."""
-        return Sampling(
-            "",
-            num_inference_steps=self.description.num_inference_steps,
-            guidance_scale=self.description.guidance_scale,
-            width=self.description.width,
-            height=self.description.height,
-        )
+        return Sampling.native(self.description)
 
     def check(self) -> None:
         """Raises EvaluationError where there is nothing to measure, or sets have the same name."""
