@@ -1,12 +1,15 @@
 """How `make test` shares the processors: as many processes as there are, each with one thread of torch and with whole
-files of tests, so that what a file sets up once is set up once."""
+files of tests, so that what a file sets up once is set up once. And the one broker of each of these processes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.support.valkey import Valkey
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, here or in a process that a test starts
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -31,3 +34,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return shared_by(nodeid)
 
     return Together(config, log)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """A real Valkey server. Tests that use it empty it first."""
+    with Valkey() as server:
+        yield server

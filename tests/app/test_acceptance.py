@@ -29,9 +29,9 @@ from contract.payloads import CalibrationPayload, ComparisonPayload, EvaluationP
 from contract.recipe import Recipe
 from contract.role import Role
 from contract.transitions import claim
-from tests.app.conftest import ANNOUNCEMENT, CATALOGUE
-from tests.contract.conftest import PAYLOAD
-from tests.valkey import Valkey
+from tests.support.gateway import ANNOUNCEMENT, CATALOGUE
+from tests.support.submissions import PAYLOAD
+from tests.support.valkey import Valkey
 
 Answer = TypeVar("Answer")
 

@@ -17,8 +17,8 @@ from app.api_keys import ApiKeysError, read_keys
 from app.application import create_app
 from app.settings import GatewaySettings
 from contract.job_store import JobStore
-from tests.app.conftest import CALIBRATION, EVALUATION, GENERATION
-from tests.valkey import Valkey
+from tests.support.gateway import CALIBRATION, EVALUATION, GENERATION
+from tests.support.valkey import Valkey
 
 PLAIN = "0123456789abcdef"
 

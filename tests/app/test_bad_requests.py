@@ -15,8 +15,8 @@ from app.application import create_app
 from app.errors import STATUS
 from contract.announcements import census
 from contract.job_store import JobStore
-from tests.app.conftest import CALIBRATION, COMPARISON, EVALUATION, GENERATION, connect, make_settings
-from tests.valkey import Valkey
+from tests.support.gateway import CALIBRATION, COMPARISON, EVALUATION, GENERATION, connect, make_settings
+from tests.support.valkey import Valkey
 
 CANARY = "canary-5d1f"
 PYDANTIC = re.compile(

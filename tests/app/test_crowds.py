@@ -18,10 +18,10 @@ import pytest
 
 from app.settings import GatewaySettings
 from contract.job_store import JobStore
-from tests.app.conftest import GENERATION
-from tests.app.serving import serving
-from tests.e2e.service import Process, until
-from tests.valkey import Valkey
+from tests.support.gateway import GENERATION
+from tests.support.service import Process, until
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 DEADLINE = 2.0
 HALVES = {

@@ -12,10 +12,11 @@ from app.errors import RETRY_AFTER, STATUS
 from app.metrics import GATEWAY, CensusCollector
 from app.settings import GatewaySettings
 from contract.announcements import Census, Queue
+from contract.places import ROOT
 from contract.settings import NAMES
 from worker.settings import WorkerSettings
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = ROOT / "docs"
 HTTP = (DOCS / "http.md").read_text("utf-8")
 OPERATIONS = (DOCS / "operations.md").read_text("utf-8")
 

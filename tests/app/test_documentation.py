@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.app.conftest import connect, make_settings
-from tests.app.serving import CHROMIUM_FLAGS, serving
-from tests.tools import tool
-from tests.valkey import Valkey
+from contract.places import ROOT
+from tests.support.gateway import connect, make_settings
+from tests.support.serving import CHROMIUM_FLAGS, serving
+from tests.support.tools import tool
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_only_the_pages_own_files_are_served(url: str) -> None:
 
 
 def test_no_page_of_the_gateway_names_a_foreign_script() -> None:
-    sources = [path for path in Path(__file__).resolve().parents[2].joinpath("app").rglob("*") if path.is_file()]
+    sources = [path for path in ROOT.joinpath("app").rglob("*") if path.is_file()]
     texts = [path.read_text("utf-8") for path in sources if path.suffix in (".py", ".css", ".html", ".js")]
     assert texts
     assert not [text for text in texts if "cdn." in text or "googleapis" in text]

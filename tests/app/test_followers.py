@@ -13,9 +13,9 @@ import pytest
 from app.settings import GatewaySettings
 from contract.job_store import JobStore
 from contract.transitions import Claimant, claim, find, reap, renew
-from tests.app.conftest import GENERATION
-from tests.app.serving import serving
-from tests.valkey import Valkey
+from tests.support.gateway import GENERATION
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 STREAMS, AT_ONCE = 150, 30
 KEYS = ("first-long-enough-key", "second-long-enough-key")

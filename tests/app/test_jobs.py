@@ -16,8 +16,8 @@ from contract.job_store import JobStore
 from contract.jobs import JobError, JobProgress, JobRecord
 from contract.results import GenerationResult
 from contract.transitions import Claimant, claim, fail, renew, succeed
-from tests.app.conftest import CALIBRATION, COMPARISON, EVALUATION, GENERATION
-from tests.valkey import Valkey
+from tests.support.gateway import CALIBRATION, COMPARISON, EVALUATION, GENERATION
+from tests.support.valkey import Valkey
 
 RESULT = GenerationResult(images=(), seed=1, seconds={"denoise": 0.5}, digest=None, score=None)
 

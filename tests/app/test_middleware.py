@@ -18,9 +18,9 @@ from contract.images import ImageStore
 from contract.job_store import JobStore
 from contract.jobs import JobError
 from contract.transitions import Claimant, claim, fail
-from tests.app.conftest import CALIBRATION, GENERATION, connect, make_settings
-from tests.app.serving import serving
-from tests.valkey import Valkey
+from tests.support.gateway import CALIBRATION, GENERATION, connect, make_settings
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 GETS = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/v1/models", "/v1/variants/tiny/shipped-one", "/")
 

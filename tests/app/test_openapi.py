@@ -20,10 +20,10 @@ from app.application import create_app
 from app.settings import GatewaySettings
 from contract.images import ImageStore
 from contract.kinds import JobKind
-from tests.app.conftest import connect
-from tests.app.pretend_worker import PretendWorker
-from tests.app.serving import serving
-from tests.valkey import Valkey
+from tests.support.gateway import connect
+from tests.support.pretend_worker import PretendWorker
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 Tree = dict[str, Any]
 GENERATOR = "openapi-python-client==0.29.1"

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.preferences import preferences
-from tests.app.conftest import GENERATION
+from tests.support.gateway import GENERATION
 
 
 @pytest.mark.parametrize(

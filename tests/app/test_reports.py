@@ -15,10 +15,10 @@ from contract.images import ImageStore
 from contract.job_store import JobStore
 from contract.kinds import JobKind
 from contract.registry import Registry
-from tests.app.conftest import EVALUATION
-from tests.app.pretend_worker import PretendWorker
-from tests.contract.cards import card, stage
-from tests.valkey import Valkey
+from tests.support.cards import card, stage
+from tests.support.gateway import EVALUATION
+from tests.support.pretend_worker import PretendWorker
+from tests.support.valkey import Valkey
 
 WAIT = {"Prefer": "wait=30"}
 

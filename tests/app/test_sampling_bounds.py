@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from app.request_bodies import GenerationBody
 from contract.payloads import GenerationPayload
-from tests.contract.conftest import PAYLOAD
+from tests.support.submissions import PAYLOAD
 
 INSIDE = {
     "seed": (0, 4_294_967_295),

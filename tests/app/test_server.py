@@ -15,8 +15,8 @@ import pytest
 from app.server import bind
 from app.settings import GatewaySettings
 from contract.job_store import JobStore
-from tests.app.serving import serving
-from tests.valkey import Valkey
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from app.settings import GatewaySettings
 from contract.settings import NAMES
-from tests.app.conftest import GENERATION
-from tests.e2e.service import Process, until
+from tests.support.gateway import GENERATION
+from tests.support.service import Process, until
 from worker.settings import WorkerSettings
 
 ALONE = {"FACSIMILE_UI": "false", "FACSIMILE_PORT": "0", "FACSIMILE_METRICS_PORT": "0"}

@@ -13,12 +13,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.settings import GatewaySettings
 from contract.images import ImageStore
-from tests.app.browsing import PATIENCE, opened, tab
-from tests.app.conftest import ANNOUNCEMENT, connect, make_settings
-from tests.app.pretend_worker import PICTURE, PretendWorker
-from tests.app.serving import serving
-from tests.contract.cards import stage
-from tests.valkey import Valkey
+from tests.support.browsing import PATIENCE, opened, tab
+from tests.support.cards import stage
+from tests.support.gateway import ANNOUNCEMENT, connect, make_settings
+from tests.support.pretend_worker import PICTURE, PretendWorker
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture(scope="module")

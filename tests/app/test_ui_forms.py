@@ -17,12 +17,12 @@ from contract.card import Statistic
 from contract.images import ImageStore
 from contract.job_store import JobStore
 from contract.recipe import Recipe
-from tests.app.browsing import choose, enter, opened, tab
-from tests.app.conftest import CATALOGUE, make_settings
-from tests.app.pretend_worker import PretendWorker
-from tests.app.serving import serving
-from tests.contract.cards import card
-from tests.valkey import Valkey
+from tests.support.browsing import choose, enter, opened, tab
+from tests.support.cards import card
+from tests.support.gateway import CATALOGUE, make_settings
+from tests.support.pretend_worker import PretendWorker
+from tests.support.serving import serving
+from tests.support.valkey import Valkey
 
 TINY = CATALOGUE.models["tiny"]
 OFFERED = CATALOGUE.model_copy(

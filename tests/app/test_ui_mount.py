@@ -18,8 +18,8 @@ from contract.card import Statistic
 from contract.job_store import JobStore
 from contract.kinds import JobKind
 from contract.results import EvaluationResult
-from tests.app.conftest import GENERATION
-from tests.valkey import Valkey
+from tests.support.gateway import GENERATION
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture

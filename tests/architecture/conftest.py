@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from contract.places import ROOT
+
 PACKAGES = ("contract", "app", "worker", "quant", "facsimile", "shapes")
 
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    return Path(__file__).resolve().parents[2]
+    return ROOT
 
 
 @pytest.fixture(scope="session")

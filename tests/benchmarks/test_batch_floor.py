@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from benchmarks.batch_floor import floor, summary
-from tests.toy_model import PROMPTS, build_toy_pipeline, toy_sampling
+from tests.support.toy_model import PROMPTS, build_toy_pipeline, toy_sampling
 
 
 def test_the_floor_is_of_the_same_prompts_and_seeds() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.result import RESULTS
-from tests.tools import tool
+from tests.support.tools import tool
 
 TARGETS = {"health, 1 kept connection": 1.0, "poll, 1 kept connection": 2.0}
 """Milliseconds, median, on two cores."""

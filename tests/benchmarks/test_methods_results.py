@@ -21,7 +21,7 @@ from benchmarks.methods.page import PAGE, PICTURES, page
 from benchmarks.methods.results import Standing, current, standings
 from benchmarks.methods.table import rich_table, table
 from benchmarks.methods.task import Places, Protocol
-from tests.made_results import made_result
+from tests.support.made_results import made_result
 from tests.support.study import resolution
 
 METHODS = ("minmax", "q-diffusion", "eda-dm", "pcr", "s2p-v2", "best")

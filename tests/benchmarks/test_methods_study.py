@@ -22,9 +22,9 @@ from benchmarks.methods.task import Places, Protocol, Task
 from contract.recipe import Recipe
 from quant.fidelity.networks.judge import Judge
 from quant.methods.minmax import STAGES
-from tests.made_results import made_result
+from tests.support.made_results import made_result
 from tests.support.study import resolution
-from tests.tiny_model import save_tiny_model
+from tests.support.tiny_model import save_tiny_model
 
 NO_ABLATIONS = Ablations(groups={}, ablations={})
 PROTOCOL = Protocol(limit=64)

@@ -23,9 +23,8 @@ from contract.transitions import (
     submit,
     succeed,
 )
-from tests.contract.conftest import PAYLOAD, QUEUE, submission
-from tests.valkey import Valkey
-from tests.worker.test_execution import RESULT
+from tests.support.submissions import PAYLOAD, QUEUE, RESULT, submission
+from tests.support.valkey import Valkey
 
 NOTHING = Catalogue(models={}, methods={}, families=(), metrics=(), schedulers=(), presets={}, prompt_sets=())
 

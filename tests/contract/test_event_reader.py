@@ -14,7 +14,7 @@ from contract.broker import Timeouts
 from contract.call import PREFIX
 from contract.errors import StoreUnavailable
 from contract.job_store import START, AsyncJobStore
-from tests.valkey import Valkey
+from tests.support.valkey import Valkey
 
 JOBS = 150
 

@@ -28,8 +28,8 @@ from contract.transitions import (
     submit,
     succeed,
 )
-from tests.contract.conftest import LIMITS, QUEUE, submission
-from tests.valkey import Valkey
+from tests.support.submissions import LIMITS, QUEUE, submission
+from tests.support.valkey import Valkey
 
 OPEN_JOBS = 4
 RESULT = GenerationResult(images=(), seed=1, seconds={}, digest=None, score=None)

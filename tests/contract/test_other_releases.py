@@ -16,9 +16,8 @@ from contract.job_store import JobStore
 from contract.jobs import JobState
 from contract.kinds import JobKind
 from contract.transitions import Claimant, claim, find, list_jobs, submit, succeed
-from tests.contract.conftest import QUEUE, submission
-from tests.valkey import Valkey
-from tests.worker.test_execution import RESULT
+from tests.support.submissions import QUEUE, RESULT, submission
+from tests.support.valkey import Valkey
 
 NOTHING = Catalogue(models={}, methods={}, families=(), metrics=(), schedulers=(), presets={}, prompt_sets=())
 
@@ -130,7 +129,7 @@ def test_a_card_of_a_later_release_is_read(tmp_path: object) -> None:
     from pathlib import Path
 
     from contract.registry import Registry
-    from tests.contract.cards import stage
+    from tests.support.cards import stage
 
     folder = Path(str(tmp_path))
     card = stage(folder / "shipped" / "tiny" / "v", variant="v") / "card.json"

@@ -12,8 +12,8 @@ from contract.broker import Timeouts
 from contract.errors import StoreUnavailable
 from contract.job_store import AsyncJobStore, JobStore
 from contract.transitions import submit
-from tests.contract.conftest import submission
-from tests.valkey import Valkey
+from tests.support.submissions import submission
+from tests.support.valkey import Valkey
 
 TIMES = Timeouts(read=2, connect=1)
 REFUSALS: dict[str, Callable[[Valkey], None]] = {

@@ -9,7 +9,7 @@ import pytest
 
 from contract.errors import RegistryError, VariantExists
 from contract.registry import Registry
-from tests.contract.cards import stage
+from tests.support.cards import stage
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from contract.errors import RegistryError
 from contract.registry import CARD_BYTES, Registry
-from tests.contract.cards import card, stage
+from tests.support.cards import card, stage
 
 
 def test_hundreds_of_variants_are_listed_without_reading_their_cards_again(tmp_path: Path) -> None:

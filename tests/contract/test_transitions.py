@@ -16,8 +16,8 @@ from contract.jobs import JobError, JobProgress, JobState
 from contract.kinds import JobKind
 from contract.stages import Stages
 from contract.transitions import Claimant, cancel, claim, fail, find, list_jobs, reap, release, renew, submit
-from tests.contract.conftest import QUEUE, submission
-from tests.valkey import Valkey
+from tests.support.submissions import QUEUE, submission
+from tests.support.valkey import Valkey
 
 
 def _claim(store: JobStore, now: float = 0.0) -> Claimant:

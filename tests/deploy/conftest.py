@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from contract.places import ROOT
+
 Tree = dict[str, Any]
 
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    return Path(__file__).resolve().parents[2]
+    return ROOT
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import worker.metrics  # noqa: F401  (registers the worker's figures)
 from app.metrics import GATEWAY, CensusCollector
 from app.settings import GatewaySettings
 from contract.announcements import Census, Queue
-from tests.tools import tool
+from tests.support.tools import tool
 
 Tree = dict[str, Any]
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}

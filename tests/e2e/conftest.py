@@ -6,9 +6,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.e2e.long_prompts import LONG
-from tests.e2e.service import SHORT_TIMES, STOP_SECONDS, Process, Service
-from tests.tiny_model import save_tiny_model
+from tests.support.long_prompts import LONG
+from tests.support.service import SHORT_TIMES, STOP_SECONDS, Process, Service
+from tests.support.tiny_model import save_tiny_model
 
 RECIPE = """
 method = "minmax"

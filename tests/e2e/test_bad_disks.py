@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.service import SHORT_TIMES, Process, Service, until
-from tests.valkey import Valkey
+from tests.support.service import SHORT_TIMES, Process, Service, until
+from tests.support.valkey import Valkey
 
 PICTURE = {"prompt": "a red cube", "num_inference_steps": 2}
 CALIBRATION = {"recipe": "tiny-w8a8", "prompts": "tiny-prompts"}

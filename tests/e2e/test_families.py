@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.service import Process, Service
+from tests.support.service import Process, Service
 from tests.support.tiny_families import FAMILY, SIZE, build
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.service import Service, until
+from tests.support.service import Service, until
 
 SHORT = {"prompt": "a red cube", "num_inference_steps": 2, "seed": 1}
 LONG = {"prompt": "a red cube", "num_inference_steps": 150, "num_images": 8, "seed": 1}

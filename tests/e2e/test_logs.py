@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.e2e.long_prompts import LONG, WORDS
-from tests.e2e.service import Service
+from tests.support.long_prompts import LONG, WORDS
+from tests.support.service import Service
 
 
 def test_no_word_of_a_long_prompt_is_logged(service: Service) -> None:

@@ -9,7 +9,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.e2e.service import Service
+from tests.support.service import Service
 
 PROMPT = {"prompt": "a red cube", "num_inference_steps": 2}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Process, Service
+from contract.places import ROOT
+from tests.support.service import Process, Service
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SHOWN = "http://127.0.0.1:8000"
 SMALLER = ((r'"limit": 64', '"limit": 2'), (r"--limit 64", "--limit 2"), (r"(facsimile quantize .*)", r"\1 --limit 2"))
 """The only changes: 64 prompts of a set take minutes, and show nothing that two do not."""
@@ -24,7 +24,7 @@ CURL = '#!/bin/sh\nexec {curl} --fail-with-body "$@"\n'
 
 
 def _blocks(language: str) -> list[str]:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -32,9 +32,9 @@ def _blocks(language: str) -> list[str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout that has been set up, with a data folder of its own."""
     folder = tmp_path_factory.mktemp("checkout")
-    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in {line.partition("/")[0] for line in tracked.splitlines()}:
-        (folder / name).symlink_to(REPOSITORY / name)
+        (folder / name).symlink_to(ROOT / name)
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "tools").mkdir()
     (folder / "tools" / "curl").write_text(CURL.format(curl=shutil.which("curl")))
@@ -78,7 +78,7 @@ def test_the_python_works(checkout: Path) -> None:
 def test_git_ignores_what_the_commands_write() -> None:
     written = re.findall(r"(?:-o|tee|--output) (\S+)", "".join(_blocks("bash")))
     assert len(written) >= 4
-    subprocess.run(["git", "check-ignore", "--no-index", *written], cwd=REPOSITORY, check=True, capture_output=True)
+    subprocess.run(["git", "check-ignore", "--no-index", *written], cwd=ROOT, check=True, capture_output=True)
 
 
 def _run(block: str, folder: Path, url: str) -> float:

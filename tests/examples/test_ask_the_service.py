@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from contract.places import ROOT
-from tests.e2e.service import Process, Service
+from tests.support.service import Process, Service
 
 
 @pytest.mark.slow

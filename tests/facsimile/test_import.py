@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import facsimile
+from contract.places import ROOT
 from contract.release import RELEASE
 
 REGISTERED = "from diffusers.quantizers.auto import AUTO_QUANTIZER_MAPPING as m; assert 'facsimile' in m"
@@ -40,7 +40,7 @@ def test_the_format_is_registered_whichever_comes_first(code: str) -> None:
 
 
 def test_a_shipped_variant_loads_with_plain_diffusers() -> None:
-    folder = Path(__file__).parents[2] / "models/variants/shapes-sd/w8a8-minmax"
+    folder = ROOT / "models/variants/shapes-sd/w8a8-minmax"
     _run(
         "import facsimile; from diffusers import DiffusionPipeline;"
         f"unet = DiffusionPipeline.from_pretrained({str(folder)!r}).unet;"

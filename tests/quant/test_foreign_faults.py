@@ -22,7 +22,7 @@ from quant.sampling.generation import denoise
 from quant.sampling.prompts import load_prompt_set
 from quant.sampling.request import Sampling
 from quant.sampling.schedulers import SCHEDULERS
-from tests.tiny_model import build_tiny_pipeline
+from tests.support.tiny_model import build_tiny_pipeline
 
 SLOW = int(os.environ.get("FOREIGN_EXAMPLES", "25"))
 KEPT = settings(

@@ -11,7 +11,7 @@ import pytest
 
 from contract.places import ROOT
 from quant.identity import files_digest
-from tests.toy_model import save_toy_model
+from tests.support.toy_model import save_toy_model
 
 INTERRUPTED = """
 import sys

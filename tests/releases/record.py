@@ -16,8 +16,8 @@ from typing import Any
 
 import redis
 
-from tests.e2e.service import Process, Service
-from tests.tiny_model import save_tiny_model
+from tests.support.service import Process, Service
+from tests.support.tiny_model import save_tiny_model
 
 RECIPE = """
 method = "minmax"

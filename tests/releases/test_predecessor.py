@@ -15,9 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.service import SHORT_TIMES, Process, until
+from contract.places import ROOT
 from tests.releases.record import CALIBRATION, EVALUATION, SHORT, make_world
-from tests.valkey import Valkey
+from tests.support.service import SHORT_TIMES, Process, until
+from tests.support.valkey import Valkey
 
 COMMITS = {"0.1.0": "cf6db60"}
 """The releases that may run beside this one."""
@@ -25,7 +26,6 @@ COMMITS = {"0.1.0": "cf6db60"}
 MEDIUM = {**SHORT, "num_inference_steps": 60, "num_images": 4}
 """Long enough to be in flight while the parts change."""
 
-ROOT = Path(__file__).parents[2]
 ALL = ["--queues", "generate", "--queues", "calibrate", "--queues", "evaluate"]
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ from contract.transitions import claim, find, reap
 from quant.checkpoints.pipelines import load_variant
 from quant.sampling.generation import generate
 from quant.sampling.request import Sampling
-from tests.valkey import Valkey
+from tests.support.valkey import Valkey
 
 RELEASES = sorted(path.name for path in Path(__file__).parent.glob("*.*.*"))
 FOLDER = Path(__file__).parent

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.catalogue import ModelDescription, read_models
+from contract.places import ROOT
 from contract.recipe import read_presets
 from quant.checkpoints.checkpoint import verify
 from quant.checkpoints.pipelines import load_reference, load_variant
@@ -19,7 +20,6 @@ from quant.sampling.prompts import load_prompts
 from quant.sampling.request import Sampling
 from shapes.evaluate import agreement, draw, judge_fresh_renders
 
-ROOT = Path(__file__).parents[2]
 VARIANTS = sorted((ROOT / "models" / "variants" / "shapes-sd").iterdir())
 STEPS = Sampling("", num_inference_steps=25, guidance_scale=4.0)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.places import ROOT
 from quant.errors import PromptSetError
 from quant.sampling.prompts import SPLITS, load_prompts, prompt_sets, prompts_from_texts
 from shapes.caption import Style, caption
@@ -15,7 +16,7 @@ from shapes.prompts import prompt_lines
 from shapes.scene import Arrangement, Split, draw_scenes
 from shapes.vocabulary import ABSENT, HEAD_WORDS, attributes, targets
 
-PROMPTS = Path(__file__).parents[2] / "prompts"
+PROMPTS = ROOT / "prompts"
 
 
 def test_compositions_of_different_splits_never_meet() -> None:

@@ -17,9 +17,8 @@ from quant.calibration.stage import stages as all_stages
 from quant.calibration.stages import inputs
 from quant.calibration.trajectories import Drawn
 from quant.calibration.trajectories import final_latents as where_walks_end
-from tests.toy_model import PROMPTS, build_toy_pipeline, toy_sampling
-
-KEPT = ("conv_in", "conv_out", "time_embedding.*", "*.time_emb_proj")
+from tests.support.tiny_world import KEPT
+from tests.support.toy_model import PROMPTS, build_toy_pipeline, toy_sampling
 
 _built = cache(build_toy_pipeline)
 

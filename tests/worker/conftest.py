@@ -11,18 +11,12 @@ from contract.images import ImageStore
 from contract.job_store import JobStore
 from contract.registry import Registry
 from contract.reports import ReportStore
-from tests.contract.conftest import QUEUE
-from tests.valkey import Valkey
+from tests.support.submissions import QUEUE
+from tests.support.valkey import Valkey
 from worker.lease import Patience
 from worker.pipeline_cache import PipelineCache
 from worker.runtime import Runtime
 from worker.settings import WorkerSettings
-
-
-@pytest.fixture(scope="session")
-def valkey() -> Iterator[Valkey]:
-    with Valkey() as server:
-        yield server
 
 
 @pytest.fixture

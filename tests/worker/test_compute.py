@@ -15,8 +15,7 @@ import pytest
 import worker.execution
 from contract.places import ROOT
 from contract.transitions import find, submit
-from tests.contract.conftest import submission
-from tests.worker.test_execution import RESULT
+from tests.support.submissions import RESULT, submission
 from worker.claims import ClaimLoop
 from worker.compute import LOWEST, ComputeThread
 from worker.execution import execute

@@ -23,7 +23,7 @@ from contract.transitions import Submission, cancel, claim, find, list_jobs, sub
 from quant.fidelity.evaluation.job import EvaluationJob
 from quant.fidelity.report.report import Report
 from quant.sampling.progress import Progress
-from tests.contract.cards import card, stage
+from tests.support.cards import card, stage
 from tests.support.documents import small_document
 from worker.claims import ClaimLoop
 from worker.compute import ComputeThread

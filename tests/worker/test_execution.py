@@ -12,18 +12,17 @@ from safetensors import SafetensorError
 import worker.execution
 from contract.errors import ImageStoreError
 from contract.jobs import JobRecord, JobState
-from contract.results import GenerationResult, Result
+from contract.results import Result
 from contract.transitions import cancel, claim, find, reap, submit
 from quant.errors import CheckpointError, ModelError
-from tests.contract.conftest import QUEUE, submission
-from tests.valkey import Valkey
+from tests.support.submissions import QUEUE, RESULT, submission
+from tests.support.valkey import Valkey
 from worker.claims import ClaimLoop
 from worker.compute import ComputeThread
 from worker.execution import execute
 from worker.lease import JobLease
 from worker.runtime import Runtime
 
-RESULT = GenerationResult(images=(), seed=1, seconds={}, digest=None, score=None)
 Work = Callable[[Runtime, JobLease, JobRecord], Result]
 
 

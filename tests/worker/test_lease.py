@@ -8,8 +8,8 @@ import pytest
 
 from contract.jobs import JobRecord
 from contract.transitions import JobLimits, Submission, claim, find, reap, submit
-from tests.contract.conftest import QUEUE, submission
-from tests.valkey import Valkey
+from tests.support.submissions import QUEUE, submission
+from tests.support.valkey import Valkey
 from worker.lease import EXIT_STALLED, JobFenced, JobLease
 from worker.runtime import Runtime
 

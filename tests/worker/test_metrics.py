@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY, Histogram
 from contract.kinds import JobKind
 from contract.registry import Registry
 from contract.results import Score
-from tests.contract.cards import card, stage
+from tests.support.cards import card, stage
 from worker.metrics import LATENT_MSE, PSNR, SSIM_DISTANCE, observe_score
 from worker.pipeline_cache import PipelineCache
 

@@ -17,7 +17,7 @@ from quant.checkpoints.pipelines import denoiser_of
 from quant.engine import processor
 from quant.engine.dtypes import resolved_dtype
 from quant.errors import ModelError
-from tests.tiny_model import save_tiny_model
+from tests.support.tiny_model import save_tiny_model
 from worker.pipeline_cache import PipelineCache
 
 

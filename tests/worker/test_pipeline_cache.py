@@ -10,7 +10,7 @@ import pytest
 from contract.catalogue import ModelDescription
 from contract.errors import RegistryError
 from contract.registry import Registry
-from tests.contract.cards import card, stage
+from tests.support.cards import card, stage
 from worker.pipeline_cache import PipelineCache
 
 

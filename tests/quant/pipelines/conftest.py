@@ -17,8 +17,8 @@ from quant.calibration.calibrate import calibrate
 from quant.calibration.journal import Journal
 from quant.calibration.run import Run
 from quant.methods import minmax
-from tests.quant.conftest import KEPT
-from tests.toy_model import PROMPTS, SIZE, build_toy_pipeline, toy_sampling
+from tests.support.tiny_world import KEPT
+from tests.support.toy_model import PROMPTS, SIZE, build_toy_pipeline, toy_sampling
 
 STEPS = 2
 RECIPES: dict[str, dict[str, Any]] = {

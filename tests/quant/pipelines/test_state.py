@@ -19,9 +19,9 @@ from quant.checkpoints.conversion import dequantize
 from quant.checkpoints.layout import quantized_layers
 from quant.checkpoints.pipelines import resident_bytes
 from quant.layers.layer import QuantizedLayer
-from tests.quant.conftest import TinyWorld
 from tests.quant.pipelines.conftest import RECIPES, Make, denoise, distance, draw
-from tests.toy_model import build_toy_pipeline
+from tests.support.tiny_world import TinyWorld
+from tests.support.toy_model import build_toy_pipeline
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from quant.errors import CaptureError, QuantError, RecipeMismatch
 from quant.layers.output_correction import correction_of
 from quant.layers.time_path.per_request import Projection
 from tests.quant.pipelines.conftest import RECIPES, Make, denoise, distance, draw, inputs
-from tests.toy_model import build_toy_pipeline
+from tests.support.toy_model import build_toy_pipeline
 
 CPU = torch.device("cpu")
 OFFLOADS: dict[str, dict[str, Any]] = {
