@@ -42,7 +42,7 @@ def create_app(settings: GatewaySettings, redis_url: str) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,  # app.routes.documentation has it, without foreign scripts
         redoc_url=None,
-        lifespan=_lifespan,
+        lifespan=lifespan,
         separate_input_output_schemas=False,  # one class per model in generated clients
         generate_unique_id_function=lambda route: route.name,
     )
@@ -73,7 +73,7 @@ def _layers(settings: GatewaySettings) -> list[Middleware]:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     reaper = asyncio.create_task(run_reaper(app.state.services))
     try:
         yield

@@ -72,7 +72,7 @@ class QuantizedLayer(Moved, ABC, Generic[KernelT]):
     ) -> None:
         """Takes over codes, scales, the input's quantization (None: dynamic) and the bias."""
         table = ActivationTable((inputs,)) if isinstance(inputs, ActivationParameters) else inputs
-        self._release()
+        self.release()
         self.weight = self._stored(weight.codes)
         self.weight_scale = weight.scale
         self.input_scale, self.input_zero_point, self.input_bits = (table or ActivationTable(())).write()
@@ -210,7 +210,7 @@ class QuantizedLayer(Moved, ABC, Generic[KernelT]):
     def _stored(self, codes: Tensor) -> Tensor:
         return codes if self.weight_bits > 4 else pack_int4(codes)
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """Gives the weight back to its buffer and forgets the kernel."""
         if self._kernel is not None:
             weight = self.weight
@@ -218,14 +218,14 @@ class QuantizedLayer(Moved, ABC, Generic[KernelT]):
             self._buffers["weight"] = weight
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLayer[KernelT]:
-        self._release()
+        self.release()
         self._table = None
         super()._apply(fn, recurse)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *options: Any) -> None:
         """Takes the tensors, also after the first call, and makes a kernel of them at the next one."""
-        self._release()
+        self.release()
         self._table = None
         super()._load_from_state_dict(state_dict, prefix, *options)
         try:

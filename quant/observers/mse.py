@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from quant.errors import RecipeMismatch
 from quant.observers.minmax import MinMaxObserver
+from quant.observers.reservoir import Reservoir
 from quant.tensor.affine import SMALLEST_SCALE, from_codes, grid, to_codes, unsigned_top
 
 ERROR_EXPONENT = 2.4
@@ -16,8 +16,6 @@ the code of BRECQ (arXiv 2102.05426) and Q-Diffusion (arXiv 2302.04304)."""
 
 SHRINKS = tuple(1.0 - 0.01 * i for i in range(80))
 """By how much searches shrink the min-max range, that range itself first."""
-
-_HYPERGEOMETRIC_LIMIT = 10**9
 
 
 class MseObserver:
@@ -34,11 +32,8 @@ class MseObserver:
         if samples < 1:
             raise RecipeMismatch(f"a sample of {samples} values tells nothing about a range")
         self._bits = bits
-        self._capacity = samples
-        self._random = np.random.default_rng(seed)
         self._extremes = MinMaxObserver()
-        self._sample = torch.empty(0)
-        self._seen = 0
+        self._reservoir = Reservoir(samples, seed)
         self._found: tuple[float, float] | None = None
 
     @property
@@ -54,7 +49,7 @@ class MseObserver:
     @property
     def sample(self) -> Tensor:
         """The values remembered, float32 [min(samples, values seen)] on the CPU."""
-        return self._sample.clone()
+        return self._reservoir.sample
 
     def observe(self, x: Tensor) -> None:
         """Takes the values of `x`, of any shape and floating dtype, into account. Raises QuantError when one is not
@@ -63,31 +58,12 @@ class MseObserver:
             return
         self._extremes.observe(x)
         self._found = None
-        room = min(self._capacity - len(self._sample), x.numel())
-        replaced = self._newcomers(x.numel()) if len(self._sample) + x.numel() > self._capacity else room
-        values = self._drawn(x.detach(), replaced)
-        leaving = self._random.choice(len(self._sample), replaced - room, replace=False, shuffle=False)
-        self._sample[torch.from_numpy(leaving)] = values[room:]
-        self._sample = torch.cat([self._sample, values[:room]]) if room else self._sample
-        self._seen += x.numel()
-
-    def _newcomers(self, count: int) -> int:
-        """How many of a uniform sample of all values, once `count` have come, are among these."""
-        if max(self._seen, count) < _HYPERGEOMETRIC_LIMIT:
-            return int(self._random.hypergeometric(count, self._seen, self._capacity))
-        # NumPy draws no larger ones. With so many values, drawing with replacement is the same for all that matters.
-        drawn = int(self._random.binomial(self._capacity, count / (count + self._seen)))
-        return min(max(drawn, self._capacity - self._seen), count)
-
-    def _drawn(self, x: Tensor, count: int) -> Tensor:
-        """`count` values of `x` at random. Indexed by coordinates: flattening would copy a channels-last x."""
-        positions = torch.from_numpy(self._random.choice(x.numel(), count, replace=False, shuffle=False)).to(x.device)
-        return x[torch.unravel_index(positions, x.shape)].float().cpu()
+        self._reservoir.add(x)
 
     def _range(self) -> tuple[float, float]:
         if self._found is None:
             low, high = self._extremes.low, self._extremes.high
-            self._found = least_error_range(self._sample, low, high, self._bits) if self._seen else (low, high)
+            self._found = least_error_range(self.sample, low, high, self._bits) if self._reservoir.seen else (low, high)
         return self._found
 
 

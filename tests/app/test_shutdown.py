@@ -26,7 +26,7 @@ def test_a_lost_cancellation_does_not_keep_the_gateway(monkeypatch: pytest.Monke
     async def live() -> None:
         app = FastAPI()
         app.state.services = SimpleNamespace(close=close)
-        async with application._lifespan(app):
+        async with application.lifespan(app):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 

@@ -128,7 +128,7 @@ def test_every_integer_layer_computes_what_the_fake_quantized_one_does(
     assert layers.keys() == bench.student.layers.keys() == found.keys()
     for engine in _engines():
         for name, layer in layers.items():
-            layer._release()
+            layer.release()
             layer.engine = engine
             layer.timesteps.select(bench.timesteps[step])
             _check_layer(name, layer, bench.student.layers[name], *found[name])

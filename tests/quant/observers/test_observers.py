@@ -14,6 +14,7 @@ from quant.errors import QuantError, RecipeMismatch
 from quant.observers.ema import EmaObserver
 from quant.observers.minmax import MinMaxObserver
 from quant.observers.mse import MseObserver, least_error_range, round_to_grid
+from quant.observers.reservoir import Reservoir, newcomers
 from quant.quantizers.activation import ActivationParameters
 from tests.support.fake_quantized import fake_quantized
 
@@ -148,23 +149,20 @@ def test_a_range_is_searched_for_anew_after_a_batch() -> None:
     assert _seen(observer, torch.tensor([-4.0, 4.0]))[1] > 1.0
 
 
-def test_few_values_are_drawn_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_values_are_drawn_of_many() -> None:
     """The cost of a batch late in a calibration does not grow with the batch, but for its range."""
-    observer = MseObserver(8, samples=1000)
-    drawn: list[int] = []
-    original = MseObserver._drawn
-    monkeypatch.setattr(MseObserver, "_drawn", lambda self, x, n: drawn.append(n) or original(self, x, n))
+    reservoir, drawn = Reservoir(1000), [0]
     for _ in range(60):
-        observer.observe(torch.zeros(50_000))
-    assert drawn[0] == 1000 and max(drawn[30:]) < 100
-    assert sum(drawn) < 1.3 * 1000 * (1 + np.log(60))
-    assert len(observer.sample) == 1000
+        reservoir.add(torch.zeros(50_000))
+        drawn.append(reservoir.drawn)
+    each = np.diff(drawn)
+    assert each[0] == 1000 and max(each[30:]) < 100
+    assert drawn[-1] < 1.3 * 1000 * (1 + np.log(60))
+    assert len(reservoir.sample) == 1000
 
 
 def test_more_values_than_numpy_draws_from() -> None:
-    observer = MseObserver(8, samples=1000)
-    observer._seen = 3 * 10**9
-    counts = [observer._newcomers(10**9) for _ in range(50)]
+    random = np.random.default_rng(0)
+    counts = [newcomers(random, 3 * 10**9, 10**9, 1000) for _ in range(50)]
     assert 240 < np.mean(counts) < 260 and min(counts) > 190 and max(counts) < 310  # a quarter of 1000
-    observer._seen = 990
-    assert 10 <= observer._newcomers(10**9) <= 1000
+    assert 10 <= newcomers(random, 990, 10**9, 1000) <= 1000
