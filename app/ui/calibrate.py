@@ -12,7 +12,7 @@ from gradio.events import Dependency
 
 from app.answers import JobAnswer
 from app.ui.api import Api, Connection, Offer
-from app.ui.choices import default_model, default_preset, refilled
+from app.ui.choices import default_model, default_preset, prompt_sets, refilled, standing
 from app.ui.job_panel import JobPanel, Updates
 from app.ui.numbers import megabytes, metric_name, statistic
 from contract.card import Card
@@ -36,15 +36,15 @@ class CalibrateTab:
     @staticmethod
     def choices(offer: Offer, model: str | None, preset: str | None, prompts: str | None) -> list[Any]:
         """Updates of the targets; what is chosen stays if it is still offered."""
-        known = offer.catalogue
+        names, presets, default = [each.id for each in offer.models], offer.catalogue.presets, default_model(offer)
         return [
-            refilled([each.id for each in offer.models], model, default_model(offer)),
-            refilled(list(known.presets), preset, default_preset(known.presets)),
-            refilled(known.prompt_sets, prompts, next(iter(known.prompt_sets), None)),
+            refilled(names, model, default),
+            refilled(list(presets), preset, default_preset(presets)),
+            _prompts(standing(names, model, default), offer, prompts),
         ]
 
 
-def build(api: Api, key: gr.Textbox) -> CalibrateTab:
+def build(api: Api, key: gr.Textbox, offer: gr.State) -> CalibrateTab:
     """Lay the tab out and wire it."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=5):
@@ -56,6 +56,7 @@ def build(api: Api, key: gr.Textbox) -> CalibrateTab:
             panel = JobPanel(api, key, "Calibrate")
         with gr.Column(scale=6):
             summary = gr.Markdown("The new variant's figures appear here.", elem_classes="facts")
+    model.input(_prompts, [model, offer, prompts], [prompts], show_progress="hidden", api_visibility="private")
 
     async def show(connection: Connection, job: JobAnswer, folder: Path) -> Updates:
         result = job.result
@@ -80,6 +81,11 @@ def card_summary(card: Card) -> str:
         f"| Metric | Mean [95 %] | Noise floor |\n|---|---|---|\n{metrics}\n"
         f"Digest `{card.digest}`"
     )
+
+
+def _prompts(name: str | None, offer: Offer | None, chosen: str | None) -> Any:
+    sets = prompt_sets(offer, name) if offer else []
+    return refilled(sets, chosen, next(iter(sets), None))
 
 
 def _body(model: str | None, preset: str | None, prompts: str | None, name: str) -> dict[str, Any]:

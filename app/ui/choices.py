@@ -10,6 +10,7 @@ import gradio as gr
 
 from app.ui.api import Offer
 from contract.card import Card
+from contract.catalogue import SEEDS
 from contract.payloads import REFERENCE
 from contract.recipe import Recipe
 
@@ -36,6 +37,17 @@ def refilled_several(offered: list[str], chosen: list[str] | None, default: list
 def default_model(offer: Offer) -> str | None:
     """The first one."""
     return next((model.id for model in offer.models), None)
+
+
+def takes_prompts(offer: Offer, model: str | None) -> bool:
+    """Whether a model is asked with prompts; one that is not there may be."""
+    known = offer.model(model)
+    return known is None or known.asked == "text"
+
+
+def prompt_sets(offer: Offer, model: str | None) -> list[str]:
+    """What a model is calibrated and evaluated on: sets of prompts, or pictures that only their seeds tell apart."""
+    return offer.catalogue.prompt_sets if takes_prompts(offer, model) else [SEEDS]
 
 
 def default_preset(presets: dict[str, Recipe]) -> str | None:

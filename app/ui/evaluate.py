@@ -13,7 +13,7 @@ from gradio.events import Dependency
 
 from app.answers import JobAnswer
 from app.ui.api import Api, Connection, Offer
-from app.ui.choices import default_model, refilled, refilled_several, standing
+from app.ui.choices import default_model, prompt_sets, refilled, refilled_several, standing
 from app.ui.job_panel import JobPanel, Updates
 from app.ui.numbers import metric_name, report_link, statistic
 from contract.card import Statistic
@@ -41,13 +41,8 @@ class EvaluateTab:
     def choices(offer: Offer, model: str | None, variants: Choices, sets: Choices) -> list[Any]:
         """Updates of the targets; what is chosen stays if it is still offered."""
         names = [each.id for each in offer.models]
-        known = offer.catalogue.prompt_sets
         default = default_model(offer)
-        return [
-            refilled(names, model, default),
-            _variants(standing(names, model, default), offer, variants),
-            refilled_several(known, sets, known[:1]),
-        ]
+        return [refilled(names, model, default), *_follow(standing(names, model, default), offer, variants, sets)]
 
 
 def build(api: Api, key: gr.Textbox, offer: gr.State) -> EvaluateTab:
@@ -72,7 +67,8 @@ def build(api: Api, key: gr.Textbox, offer: gr.State) -> EvaluateTab:
             link = gr.HTML()
             copy = gr.DownloadButton("Download the report", size="sm", visible=False)
             tables = gr.Markdown("The figures appear here.", elem_classes="facts")
-    model.input(_variants, [model, offer, variants], [variants], show_progress="hidden", api_visibility="private")
+    seen = [model, offer, variants, sets]
+    model.input(_follow, seen, [variants, sets], show_progress="hidden", api_visibility="private")
 
     async def show(connection: Connection, job: JobAnswer, folder: Path) -> Updates:
         result = job.result
@@ -119,9 +115,12 @@ def _prose(floor: str) -> str:
     return f"floor: {floor.replace('_', ' ')}"
 
 
-def _variants(name: str | None, offer: Offer | None, chosen: Choices) -> Any:
+def _follow(name: str | None, offer: Offer | None, variants: Choices, sets: Choices) -> list[Any]:
+    """Updates of the variants and the prompt sets of a model."""
     model = offer.model(name) if offer else None
-    return refilled_several([each for each in model.variants if each != REFERENCE] if model else [], chosen, [])
+    own = [each for each in model.variants if each != REFERENCE] if model else []
+    known = prompt_sets(offer, name) if offer else []
+    return [refilled_several(own, variants, []), refilled_several(known, sets, known[:1])]
 
 
 def _body(model: str | None, variants: Choices, sets: Choices, count: float | None) -> dict[str, Any]:

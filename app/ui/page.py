@@ -53,7 +53,7 @@ def build_page(api: Api) -> gr.Blocks:
         with gr.Tab("Variants"):
             table = variants.build(offer)
         with gr.Tab("Calibrate"):
-            calibrating = calibrate.build(api, key)
+            calibrating = calibrate.build(api, key, offer)
         with gr.Tab("Evaluate"):
             evaluating = evaluate.build(api, key, offer)
 

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from app.ui.api import Offer, ServiceError
-from app.ui.choices import default_model, default_variant, refilled, standing
+from app.ui.choices import default_model, default_variant, refilled, standing, takes_prompts
 from contract.payloads import REFERENCE
 from contract.sampling import MAX_GUIDANCE, MAX_STEPS
 
@@ -36,7 +36,7 @@ class SamplingInputs:
         self.model.input(
             self._follow_model,
             [self.model, self.variant, offer],
-            [self.variant, self.steps, self.guidance],
+            [self.variant, self.steps, self.guidance, self.prompt],
             show_progress="hidden",
             api_visibility="private",
         )
@@ -53,31 +53,33 @@ class SamplingInputs:
     @property
     def targets(self) -> list[Component]:
         """What an offer fills, in the order of `choices`."""
-        return [self.model, self.variant, self.steps, self.guidance]
+        return [self.model, self.variant, self.steps, self.guidance, self.prompt]
 
-    def choices(self, offer: Offer, model: str | None, variant: str | None, steps: float, guidance: float) -> list[Any]:
+    def choices(self, offer: Offer, model: str | None, variant: str | None, *_: Any) -> list[Any]:
         """Updates of the targets, given their values; what is chosen stays if it is still offered."""
         names = [each.id for each in offer.models]
         stands = standing(names, model, default_model(offer))
         variants, *sampling = self._follow_model(stands, variant, offer)
-        same = [gr.skip(), gr.skip()]
+        same = [gr.skip()] * len(sampling)
         return [refilled(names, model, stands), variants, *(same if stands == model else sampling)]
 
     def _follow_model(self, name: str | None, variant: str | None, offer: Offer | None) -> list[Any]:
         model = offer.model(name) if offer else None
         if offer is None or model is None:
-            return [gr.update(choices=[], value=None), gr.skip(), gr.skip()]
+            return [gr.update(choices=[], value=None), gr.skip(), gr.skip(), gr.skip()]
         variants = [each for each in model.variants if self._reference or each != REFERENCE]
         default = default_variant(offer, name, variants)
-        return [refilled(variants, variant, default), model.num_inference_steps, model.guidance_scale]
+        prompt = gr.update(visible=True) if takes_prompts(offer, name) else gr.update(visible=False, value="")
+        return [refilled(variants, variant, default), model.num_inference_steps, model.guidance_scale, prompt]
 
 
 def sampling_body(
     prompt: str, model: str | None, variant: str | None, steps: float, guidance: float, seed: str
 ) -> dict[str, Any]:
-    """The request for these values; without a seed the service draws one. Raises ServiceError for a seed in words."""
-    body: dict[str, Any] = {
-        "prompt": prompt,
+    """The request for these values; without a seed the service draws one, without a prompt the model may. Raises
+    ServiceError for a seed in words."""
+    body: dict[str, Any] = {"prompt": prompt} if prompt.strip() else {}
+    body |= {
         "model": model or "",
         "variant": variant or "",
         "num_inference_steps": int(steps),

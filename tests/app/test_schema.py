@@ -1,5 +1,5 @@
-"""Requests that schemathesis makes of the OpenAPI document, sent to a real server: answers are as the document says, and
-never a fault of the server."""
+"""Requests that schemathesis makes of the OpenAPI document, sent to a real server: answers are as the document says,
+and none is a fault of the server."""
 
 from __future__ import annotations
 

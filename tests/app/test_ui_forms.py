@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.settings import GatewaySettings
+from app.ui.sampling import sampling_body
 from contract.announcements import Announcement, announce
 from contract.broker import WORKER_TIMEOUTS
 from contract.card import Statistic
@@ -27,7 +28,11 @@ from tests.support.valkey import Valkey
 TINY = CATALOGUE.models["tiny"]
 OFFERED = CATALOGUE.model_copy(
     update={
-        "models": {"first": TINY, "tiny": TINY.model_copy(update={"num_inference_steps": 7})},
+        "models": {
+            "first": TINY,
+            "tiny": TINY.model_copy(update={"num_inference_steps": 7}),
+            "seeds-alone": TINY.model_copy(update={"asked": "nothing"}),
+        },
         "presets": {name: Recipe(method="minmax") for name in ("best-w3a8", "minmax-w8a8", "tfmq-w4a8")},
         "prompt_sets": ("ornate", "plain"),
     }
@@ -84,6 +89,22 @@ def test_the_defaults_are_a_cheap_preset_and_the_most_faithful_variant(page: Pag
     for name in ("Generate", "Compare"):
         expect(tab(page, name).get_by_label("Variant", exact=True)).to_have_value("b-good")
     expect(tab(page, "Calibrate").get_by_label("Preset")).to_have_value("minmax-w8a8")
+
+
+def test_a_model_without_a_prompt_is_not_asked_for_one(page: Page) -> None:
+    panel = tab(page, "Generate")
+    expect(panel.get_by_label("Prompt", exact=True)).to_be_visible()
+    choose(panel, "Model", "seeds-alone")
+    expect(panel.get_by_label("Prompt", exact=True)).to_be_hidden()
+    assert "prompt" not in sampling_body("", "seeds-alone", "b-good", 5, 4.0, "")
+    choose(panel, "Model", "tiny")
+    expect(panel.get_by_label("Prompt", exact=True)).to_be_visible()
+    panel = tab(page, "Calibrate")
+    choose(panel, "Model", "seeds-alone")
+    expect(panel.get_by_label("Prompt set", exact=True)).to_have_value("seeds")
+    panel = tab(page, "Evaluate")
+    choose(panel, "Model", "seeds-alone")
+    expect(panel.get_by_text("seeds", exact=True).locator("visible=true")).to_be_visible()
 
 
 def test_every_form_keeps_what_was_chosen_when_the_lists_are_filled_again(
