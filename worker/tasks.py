@@ -22,7 +22,7 @@ def make_celery(redis_url: str, claims: ClaimLoop) -> Celery:
         try:
             JobMessage.model_validate(token)
         except ValidationError:
-            _log.warning("a token that is none: dropped")
+            _log.warning("malformed wake-up token dropped")
             return
         claims.drain()
 

@@ -78,7 +78,7 @@ def sampling_body(
 ) -> dict[str, Any]:
     """The request for these values; without a seed the service draws one, without a prompt the model may. Raises
     ServiceError for a seed in words."""
-    body: dict[str, Any] = {"prompt": prompt} if prompt.strip() else {}
+    body: dict[str, Any] = {"prompt": prompt} if prompt else {}
     body |= {
         "model": model or "",
         "variant": variant or "",

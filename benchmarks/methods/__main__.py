@@ -14,7 +14,7 @@ from benchmarks.methods import plots
 from benchmarks.methods.ablation import read_ablations
 from benchmarks.methods.arms import all_arms
 from benchmarks.methods.claims import Claim, Verdict, claims, claims_json
-from benchmarks.methods.page import PAGE, PICTURES, page
+from benchmarks.methods.page import PAGES, PICTURES, fill
 from benchmarks.methods.process import run_process
 from benchmarks.methods.results import Standing, current, standings
 from benchmarks.methods.show import display
@@ -37,7 +37,9 @@ def main(
     show_list: Annotated[bool, typer.Option("--list", help="say where every arm stands")] = False,
     show_table: Annotated[bool, typer.Option("--table", help="print the figures")] = False,
     show_claims: Annotated[bool, typer.Option("--claims", help="print what is claimed, with the numbers")] = False,
-    make_plots: Annotated[bool, typer.Option("--plots", help="draw docs/results and fill docs/results.md")] = False,
+    make_plots: Annotated[
+        bool, typer.Option("--plots", help="draw docs/results, fill docs/results.md and its notes")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate and evaluate every arm that has no result yet, each in a process of its own."""
@@ -52,8 +54,8 @@ def main(
         _claims(claims(current(standing)), as_json=as_json)
     if make_plots:
         drawn = plots.draw(current(standing), ablations.groups, PICTURES)
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), standing, ablations.groups), encoding="utf-8")
-        stderr.print(f"{PAGE}, {len(drawn)} pictures in {PICTURES}")
+        fill(standing, ablations.groups)
+        stderr.print(f"{', '.join(map(str, PAGES))}; {len(drawn)} pictures in {PICTURES}")
     if not (show_list or show_table or show_claims or make_plots):
         _run(plan(standing, only or [], renew=stale), protocol, places, threads, drop=drop)
 

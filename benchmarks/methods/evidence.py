@@ -124,6 +124,15 @@ def _ratio(errors: tuple[tuple[float, float], ...]) -> Json:
     return {"ratio": float(own.mean() / others.mean()), "ci95": [float(found.low), float(found.high)]}
 
 
+def typical(result: Json, prompt_set: str) -> float:
+    """1 - SSIM of a typical picture: the geometric mean over prompts. Raises NotMeasured."""
+    scores = result["paired"].get(prompt_set, {}).get(SSIM) or []
+    logs = [_log_error(score, SSIM) for score in scores if score is not None]
+    if not logs:
+        raise NotMeasured(f"{result['arm']}, {SSIM} of every prompt of {prompt_set}")
+    return math.exp(math.fsum(logs) / len(logs))
+
+
 def _error(score: float, metric: str) -> float:
     return score if metric in BETTER_IS_LOWER else 1.0 - score
 

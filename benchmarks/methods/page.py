@@ -1,20 +1,38 @@
-"""The tables of docs/results.md, between its markers; the text around them is written by hand.
+"""The tables of docs/results.md and docs/results/notes.md, between their markers; the text around them is written by
+hand.
 
 A marker is `<!-- <name> -->`, and its section ends with `<!-- /<name> -->`."""
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from benchmarks.methods.claims import Claim, claims
-from benchmarks.methods.evidence import SSIM, NotMeasured, difference_json, paired, primary, processor
+from benchmarks.methods.arms import BITS
+from benchmarks.methods.claims import FLOOR, Claim, claims
+from benchmarks.methods.evidence import (
+    FRECHET,
+    SSIM,
+    NotMeasured,
+    difference_json,
+    drawn_otherwise,
+    error,
+    paired,
+    primary,
+    processor,
+    typical,
+)
 from benchmarks.methods.results import Json, Standing, current
 from benchmarks.methods.table import COLUMNS, FLOORS, cell, columns, sets_of, table
 from benchmarks.shape import ROOT
 
 PAGE = ROOT / "docs" / "results.md"
+NOTES = ROOT / "docs" / "results" / "notes.md"
+PAGES = (PAGE, NOTES)
+"""The answer, and the laboratory book. Each has the markers of the sections that it shows."""
 PICTURES = ROOT / "docs" / "results"
 EMPTY = "_Not measured yet._"
 IMAGES = {
@@ -25,15 +43,29 @@ IMAGES = {
 }
 
 
-def page(text: str, standing: Mapping[str, Standing], titles: Mapping[str, str], pictures: Path = PICTURES) -> str:
-    """The page with every section made anew; `titles` are those of the groups of ablations."""
+def fill(standing: Mapping[str, Standing], titles: Mapping[str, str]) -> None:
+    """Writes every page with its sections made anew."""
+    for path in PAGES:
+        path.write_text(page(path.read_text(encoding="utf-8"), standing, titles, at=path), encoding="utf-8")
+
+
+def page(
+    text: str,
+    standing: Mapping[str, Standing],
+    titles: Mapping[str, str],
+    pictures: Path = PICTURES,
+    at: Path = PAGE,
+) -> str:
+    """A page with every section that it has a marker for made anew; `titles` are those of the groups of ablations, `at`
+    is where the page lies."""
     sections = {
         "where": _where(standing),
+        "summary": _summary(current(standing)),
         "table": _tables(standing),
         "generalization": _generalization(standing),
         "claims": _claims(claims(current(standing))),
         "ablations": _ablations(standing, titles),
-        **{name: _image(name, alt, pictures) for name, alt in IMAGES.items()},
+        **{name: _image(name, alt, pictures, at) for name, alt in IMAGES.items()},
     }
     for name, body in sections.items():
         pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)"
@@ -63,6 +95,51 @@ def _where(standing: Mapping[str, Standing]) -> str:
 def _processors(results: Iterable[Json]) -> dict[str, str]:
     """The processors of results, each with the mark that seconds on it have."""
     return {name: f"({place})" for place, name in enumerate(sorted(set(map(processor, results))), 1)}
+
+
+def _summary(results: Mapping[str, Json]) -> str:
+    """A row for every preset at the bits that all presets have, the nearest typical picture first, and the floor."""
+    presets = [result for result in results.values() if result["group"] is None]
+    marks = _processors(results.values())
+    rows = [
+        [result["bits"].upper(), *_brief(result), f"{result['calibration']['seconds']:.0f} {marks[processor(result)]}"]
+        for bits in sorted(BITS, key=("w4a8", "w4a6", "w8a8").index)
+        for result in sorted((each for each in presets if each["bits"] == bits), key=_rank)
+    ]
+    floor: Json = next((found for each in presets if (found := each["floors"].get(FLOOR))), {})
+    for figures in [floor[name] for name in list(floor)[:1]]:
+        rows.append(["", "_bfloat16_", _error(1.0 - figures[SSIM]["mean"]), "", "", *_psnr_and_distance(figures), ""])
+    head = ("", "preset", "1 - SSIM", "typical picture", "drawn otherwise", "PSNR, dB", "Fréchet, judge", "seconds")
+    return _table(head, rows) if rows else EMPTY
+
+
+def _rank(result: Json) -> float:
+    try:
+        return typical(result, primary(result))
+    except NotMeasured:
+        return math.inf
+
+
+def _brief(result: Json) -> list[str]:
+    name, rank = primary(result), _rank(result)
+    measured = math.isfinite(rank)
+    return [
+        f"`{result['arm']}`",
+        _error(error(result, SSIM, name)),
+        _error(rank) if measured else "–",
+        str(drawn_otherwise(result, name)) if measured else "–",
+        *_psnr_and_distance(result["figures"][name]),
+    ]
+
+
+def _psnr_and_distance(figures: Json) -> list[str]:
+    means = [(figures.get(metric) or {}).get("mean") for metric in ("psnr", FRECHET)]
+    return ["–" if mean is None else f"{mean:.{digits}f}" for mean, digits in zip(means, (1, 2), strict=True)]
+
+
+def _error(value: float) -> str:
+    """Three digits, as a decimal fraction."""
+    return f"{value:.{2 - math.floor(math.log10(value))}f}" if value > 0.0 else "0"
 
 
 def _tables(standing: Mapping[str, Standing]) -> str:
@@ -141,8 +218,9 @@ def _gain(result: Json, base: Json | None) -> str:
     return f"{cell({'mean': found['better_by'], 'ci95': found['ci95']})}, p {p}"
 
 
-def _image(name: str, alt: str, pictures: Path) -> str:
-    return f"![{alt}](results/{name}.svg)" if (pictures / f"{name}.svg").is_file() else EMPTY
+def _image(name: str, alt: str, pictures: Path, at: Path) -> str:
+    path = pictures / f"{name}.svg"
+    return f"![{alt}]({Path(os.path.relpath(path, at.parent)).as_posix()})" if path.is_file() else EMPTY
 
 
 def _name(name: str, row: Json) -> str:

@@ -17,7 +17,7 @@ from benchmarks.methods.claims import Claim, Verdict, claims, claims_json
 from benchmarks.methods.evidence import drawn_otherwise, mean_ratio, typical_ratio
 from benchmarks.methods.floors import known_floors
 from benchmarks.methods.measurement import write
-from benchmarks.methods.page import PAGE, PICTURES, page
+from benchmarks.methods.page import NOTES, PAGE, PAGES, PICTURES, page
 from benchmarks.methods.results import Standing, current, standings
 from benchmarks.methods.table import rich_table, table
 from benchmarks.methods.task import Places, Protocol
@@ -196,7 +196,7 @@ def test_seconds_of_two_kinds_of_processor_are_not_held_against_each_other(made:
     current(standing)["q-diffusion-w4a8"]["machine"]["flags"] = []
     found = _claim("s2p-v2-faster-and-better-w4a8", standing)
     assert found.verdict is Verdict.NOT_MEASURED and "one kind of processor" in found.evidence
-    text = page(PAGE.read_text(encoding="utf-8"), standing, {})
+    text = page(NOTES.read_text(encoding="utf-8"), standing, {}, at=NOTES)
     assert "(1) a processor with AMX, 2 threads" in text and "(2) a processor without AMX, 2 threads" in text
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert any(line.startswith("| `s2p-v2-w4a8` |") and "| 900 (1) |" in line for line in rows)
@@ -236,8 +236,8 @@ def test_pictures_are_the_same_for_the_same_results(made: Made, tmp_path: Path) 
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_the_page_keeps_what_is_written_by_hand_and_has_the_figures(made: Made, tmp_path: Path) -> None:
-    template = PAGE.read_text(encoding="utf-8")
+def test_the_notes_keep_what_is_written_by_hand_and_have_the_figures(made: Made, tmp_path: Path) -> None:
+    template = NOTES.read_text(encoding="utf-8")
     titles = read_ablations().groups
     filled = page(template, made(), titles, tmp_path)
     assert re.search(r"\| `s2p-v2-w4a8` \| 0\.9500 \(0\.9450 to 0\.9550\) \|", filled)
@@ -247,11 +247,23 @@ def test_the_page_keeps_what_is_written_by_hand_and_has_the_figures(made: Made, 
     assert re.sub(r"<!-- ([a-z-]+) -->.*?<!-- /\1 -->", "", filled, flags=re.DOTALL) == by_hand
 
 
-def test_the_shipped_page_is_what_the_results_say() -> None:
+def test_the_answer_ranks_typical_pictures_and_counts_those_drawn_otherwise(made: Made, tmp_path: Path) -> None:
+    filled = page(PAGE.read_text(encoding="utf-8"), made(best_w4a8=None), {}, tmp_path)
+    rows = [line.split(" | ") for line in filled.splitlines() if line.startswith("| W4A8 |")]
+    assert [row[1] for row in rows][:2] == ["`s2p-v2-w4a8`", "`eda-dm-w4a8`"]
+    typical = [float(row[3]) for row in rows]
+    assert typical == sorted(typical) and typical[0] == pytest.approx(0.05, rel=0.01)
+    assert rows[-1][1] == "`minmax-w4a8`" and int(rows[-1][4]) > 0 == int(rows[0][4])
+    assert "| `best-w4a8` |" not in filled and "_bfloat16_" in filled
+    assert page(filled, made(best_w4a8=None), {}, tmp_path) == filled
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_shipped_pages_are_what_the_results_say(path: Path) -> None:
     ablations, places = read_ablations(), Places()
     standing = standings(all_arms(places.recipes, ablations, resolution()), places.results, Protocol())
-    text = PAGE.read_text(encoding="utf-8")
-    assert page(text, standing, ablations.groups) == text, "run `python -m benchmarks.methods --plots`"
+    text = path.read_text(encoding="utf-8")
+    assert page(text, standing, ablations.groups, at=path) == text, "run `python -m benchmarks.methods --plots`"
 
 
 def test_the_shipped_pictures_are_what_the_results_say(tmp_path: Path) -> None:

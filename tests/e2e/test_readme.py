@@ -1,4 +1,5 @@
-"""The README's commands, copied one after the other: each works, and leaves nothing where git would see it."""
+"""The README's and the tutorials' blocks, copied one after the other: each works, and leaves nothing where git would
+see it."""
 
 from __future__ import annotations
 
@@ -15,17 +16,25 @@ import pytest
 from contract.places import ROOT
 from tests.support.service import Process, Service
 
+PAGES = ("README.md", "docs/tutorial/serve.md", "docs/tutorial/library.md")
 SHOWN = "http://127.0.0.1:8000"
-SMALLER = ((r'"limit": 64', '"limit": 2'), (r"--limit 64", "--limit 2"), (r"(facsimile quantize .*)", r"\1 --limit 2"))
+SMALLER = (
+    (r'"limit": 64', '"limit": 2'),
+    (r"--limit 64", "--limit 2"),
+    (r"limit=8", "limit=2"),
+    (r"(facsimile quantize .*)", r"\1 --limit 2"),
+)
 """The only changes: 64 prompts of a set take minutes, and show nothing that two do not."""
 
 CURL = '#!/bin/sh\nexec {curl} --fail-with-body "$@"\n'
 """An answer that is no 2xx fails the line."""
 
 
-def _blocks(language: str) -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+def _blocks(page: str) -> list[tuple[str, str]]:
+    """The language and the text of every block that a reader runs, but those that only start `make`."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"^```(bash|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return [(language, block) for language, block in found if not block.startswith("make ")]
 
 
 @pytest.fixture(scope="module")
@@ -55,38 +64,53 @@ def running(checkout: Path) -> Iterator[Service]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_the_commands_work_one_after_the_other(checkout: Path, running: Service) -> None:
-    start, *blocks = _blocks("bash")
-    assert [line.split("#")[0].split() for line in start.splitlines()] == [["make", "serve"], ["make", "test"]]
-    assert len(blocks) == 5
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_work_one_after_the_other(page: str, checkout: Path, running: Service) -> None:
     before = {path.name for path in checkout.iterdir()}
-    took = [_run(block, checkout, running.url) for block in blocks]
+    took = [_run(language, block, checkout, running.url) for language, block in _blocks(page)]
     assert {path.name for path in checkout.iterdir()} == before, took
-    picture = (checkout / "data" / "picture.png").read_bytes()
-    assert picture.startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_blocks_have_made_what_the_pages_say(checkout: Path, running: Service) -> None:
+    if not (checkout / "data" / "quantized").is_dir():
+        pytest.skip("the blocks were not run before")
+    for picture in ("picture.png", "quantized.png"):
+        assert (checkout / "data" / picture).read_bytes().startswith(b"\x89PNG")
     assert list((checkout / "data" / "pictures").glob("*.png"))
+    assert (checkout / "data" / "my-report" / "report.html").is_file()
     jobs = [running.http.get(f"/v1/{kind}").json()["data"] for kind in ("calibrations", "evaluations")]
     assert [job["status"] for (job,) in jobs] == ["succeeded"] * 2
 
 
-@pytest.mark.slow
-def test_the_python_works(checkout: Path) -> None:
-    (code,) = _blocks("python")
-    subprocess.run([checkout / ".venv/bin/python", "-c", code], cwd=checkout, check=True, timeout=240)
+def test_every_tutorial_is_run() -> None:
+    assert {*PAGES[1:]} == {path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/tutorial/*.md")}
+    assert [len(_blocks(page)) for page in PAGES] == [2, 4, 3]
 
 
-def test_git_ignores_what_the_commands_write() -> None:
-    written = re.findall(r"(?:-o|tee|--output) (\S+)", "".join(_blocks("bash")))
-    assert len(written) >= 4
+def test_the_readme_starts_with_two_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    start = re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)[0]
+    assert [line.split("#")[0].split() for line in start.splitlines()] == [["make", "serve"], ["make", "test"]]
+
+
+def test_git_ignores_what_the_blocks_write() -> None:
+    blocks = "".join(block for page in PAGES for _, block in _blocks(page))
+    written = re.findall(r"(?:-o|tee|--output) (\S+)", blocks) + re.findall(r'"(data/[^"]+)"', blocks)
+    assert len(written) >= 8
     subprocess.run(["git", "check-ignore", "--no-index", *written], cwd=ROOT, check=True, capture_output=True)
 
 
-def _run(block: str, folder: Path, url: str) -> float:
-    """Runs a block as bash does, each command's status counted, and answers its seconds."""
+def _run(language: str, block: str, folder: Path, url: str) -> float:
+    """Runs a block as bash or python does, each command's status counted, and answers its seconds."""
     for large, small in SMALLER:
         block = re.sub(large, small, block)
     began = time.monotonic()
-    script = f"set -euo pipefail\nPATH={folder / 'tools'}:$PATH\n{block.replace(SHOWN, url)}"
-    done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=False)
+    if language == "python":
+        command = [str(folder / ".venv/bin/python"), "-c", block]
+    else:
+        script = f"set -euo pipefail\nPATH={folder / 'tools'}:$PATH\n{block.replace(SHOWN, url)}"
+        command = ["bash", "-c", script]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{block}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return time.monotonic() - began

@@ -73,7 +73,7 @@ def _job(description: ModelDescription, **changed: Any) -> QuantizationJob:
 
 
 def _silent(stage: str, done: int, total: int, note: str = "") -> None:
-    """Nobody is told."""
+    """Reports nothing."""
 
 
 def _interrupt(stage: str, at: int) -> Callable[..., None]:
