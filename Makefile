@@ -12,7 +12,7 @@ BATCH ?= 2
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 .DEFAULT_GOAL := help
-.PHONY: setup serve test test-all check format bench bench-peers clean help
+.PHONY: setup serve test test-all published check format bench bench-peers clean help
 
 setup: $(STAMP) $(KERNELS) ## create .venv, install the pinned dependencies, compile the native kernels
 
@@ -36,6 +36,9 @@ test: setup ## the tests that take minutes at most, JOBS=... at once
 
 test-all: setup ## every test, the slow ones too
 	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder -m ''
+
+published: setup ## pages, pictures and figures of the documents against the stored results
+	$(BIN)/python -m pytest tests/published
 
 check: $(STAMP) ## style, types and import rules: what CI runs
 	$(BIN)/ruff check .

@@ -17,10 +17,10 @@ from benchmarks.methods.claims import Claim, Verdict, claims, claims_json
 from benchmarks.methods.evidence import drawn_otherwise, mean_ratio, typical_ratio
 from benchmarks.methods.floors import known_floors
 from benchmarks.methods.measurement import write
-from benchmarks.methods.page import NOTES, PAGE, PAGES, PICTURES, page
+from benchmarks.methods.page import NOTES, PAGE, page
 from benchmarks.methods.results import Standing, current, standings
 from benchmarks.methods.table import rich_table, table
-from benchmarks.methods.task import Places, Protocol
+from benchmarks.methods.task import Protocol
 from tests.support.made_results import made_result
 from tests.support.study import resolution
 
@@ -256,20 +256,3 @@ def test_the_answer_ranks_typical_pictures_and_counts_those_drawn_otherwise(made
     assert rows[-1][1] == "`minmax-w4a8`" and int(rows[-1][4]) > 0 == int(rows[0][4])
     assert "| `best-w4a8` |" not in filled and "_bfloat16_" in filled
     assert page(filled, made(best_w4a8=None), {}, tmp_path) == filled
-
-
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_the_shipped_pages_are_what_the_results_say(path: Path) -> None:
-    ablations, places = read_ablations(), Places()
-    standing = standings(all_arms(places.recipes, ablations, resolution()), places.results, Protocol())
-    text = path.read_text(encoding="utf-8")
-    assert page(text, standing, ablations.groups, at=path) == text, "run `python -m benchmarks.methods --plots`"
-
-
-def test_the_shipped_pictures_are_what_the_results_say(tmp_path: Path) -> None:
-    ablations, places = read_ablations(), Places()
-    results = current(standings(all_arms(places.recipes, ablations, resolution()), places.results, Protocol()))
-    for name in plots.draw(results, ablations.groups, tmp_path):
-        assert (PICTURES / name).read_text() == (tmp_path / name).read_text(), (
-            "run `python -m benchmarks.methods --plots`"
-        )
