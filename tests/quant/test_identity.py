@@ -38,7 +38,13 @@ quantize(job, out, on_progress, journal)
 
 
 @pytest.mark.parametrize(
-    "changed", ["layers/linear.py", "checkpoints/conversion.py", "errors.py", "engine/native/source/quantize.h"]
+    "changed",
+    [
+        "layers/linear.py",
+        "engine/native/source/quantize.h",
+        pytest.param("checkpoints/conversion.py", marks=pytest.mark.slow),
+        pytest.param("errors.py", marks=pytest.mark.slow),
+    ],
 )
 def test_another_code_does_not_go_on_with_what_a_killed_calibration_left(tmp_path: Path, changed: str) -> None:
     models = save_toy_model(tmp_path)

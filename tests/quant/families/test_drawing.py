@@ -36,8 +36,18 @@ def test_pictures_are_those_of_diffusers_bit_for_bit(name: str, sampler: str | N
     assert drawn.faults == [None, None] and not torch.equal(drawn.values[0], drawn.values[1])
 
 
-@pytest.mark.parametrize("name", FAMILY)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+QUICK = (("sd1", torch.bfloat16), ("sd3", torch.bfloat16), ("sd3", torch.float16))
+"""Processors without AVX-512 take minutes for the others."""
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, marks=() if (name, dtype) in QUICK else pytest.mark.slow)
+        for name in FAMILY
+        for dtype in (torch.bfloat16, torch.float16)
+    ],
+)
 def test_in_half_precision_pictures_are_no_farther_from_the_exact_ones_than_those_of_diffusers(
     name: str, dtype: torch.dtype
 ) -> None:
