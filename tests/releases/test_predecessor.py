@@ -20,7 +20,7 @@ from tests.releases.record import CALIBRATION, EVALUATION, SHORT, make_world
 from tests.support.service import SHORT_TIMES, Process, until
 from tests.support.valkey import Valkey
 
-COMMITS = {"0.1.0": "cf6db60"}
+COMMITS = {"0.1.0": "cf6db60", "0.2.0": "827901d"}
 """The releases that may run beside this one."""
 
 MEDIUM = {**SHORT, "num_inference_steps": 60, "num_images": 4}

@@ -19,6 +19,7 @@ from quant.calibration.stage import Kinds, Stage
 from quant.calibration.trajectories import Drawn, Trajectories, record
 from quant.conditioning import Conditioning
 from quant.discovery import anatomy_of
+from quant.errors import RecipeMismatch
 from quant.layers.calls import bound
 
 
@@ -124,10 +125,16 @@ class _Inputs(Stage[SampleChoice]):
 
 
 class _Tdac(_Inputs):
-    """Needs a bottleneck."""
+    """Needs a bottleneck, and a prompt for every timestep: some samplers have more of those than steps."""
 
     def check(self, options: SampleChoice, bench: Bench) -> None:
         anatomy_of(bench.reference).bottleneck(bench.reference)
+        prompts, timesteps = len(bench.run.prompts), len(bench.timesteps)
+        if prompts < timesteps:
+            raise RecipeMismatch(
+                f"TDAC takes one sample of every prompt: {prompts} prompts cannot cover the {timesteps} timesteps of "
+                f"{type(bench.pipeline.scheduler).__name__}"
+            )
 
 
 _INPUTS = _Inputs()

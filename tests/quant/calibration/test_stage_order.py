@@ -11,8 +11,8 @@ import pytest
 
 import quant.calibration.stages as package
 from contract.places import ROOT
-from contract.recipe import read_recipe
-from contract.stages import ORDER, StageOptions, Stages, Tiar, kinds
+from contract.recipe import CalibrationRun, Recipe
+from contract.stages import ORDER, StageOptions, Stages, Tdac, Tiar, kinds
 from quant.calibration import calibrate as module
 from quant.calibration import estimate
 from quant.calibration.calibrate import calibrate
@@ -102,11 +102,21 @@ def test_a_calibration_enters_every_stage_once_in_order(monkeypatch: pytest.Monk
     assert trace.entered == list(ORDER) and not trace.nested
 
 
-def test_what_cannot_be_done_is_told_before_anything_is_drawn(tmp_path: Path) -> None:
-    recipe = read_recipe(ROOT / "recipes" / "minmax-w8a8.toml").model_copy(update={"keep_float": ("@time",)})
-    run = Run(("a b",), Sampling(num_inference_steps=2, width=SIZE, height=SIZE))
-    with pytest.raises(RecipeMismatch, match="all layers of the time path are kept in floating point"):
-        calibrate(build("sd3"), recipe, Stages(time_path=Tiar()), run, Journal(tmp_path / "journal"), lambda *_: None)
+@pytest.mark.parametrize(
+    ("model", "stages", "fault"),
+    [
+        ("sd3", Stages(time_path=Tiar()), "all layers of the time path are kept in floating point"),
+        ("sd1", Stages(inputs=Tdac()), "2 prompts cannot cover the 3 timesteps of PNDMScheduler"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_is_drawn(
+    model: str, stages: Stages, fault: str, tmp_path: Path
+) -> None:
+    few = CalibrationRun(num_prompts=2, num_inference_steps=2, guidance_scale=3.0)
+    recipe = Recipe(method="minmax", keep_float=("@time",), calibration=few)
+    run = Run(("a b", "c"), Sampling(num_inference_steps=2, width=SIZE, height=SIZE))
+    with pytest.raises(RecipeMismatch, match=fault):
+        calibrate(build(model), recipe, stages, run, Journal(tmp_path / "journal"), lambda *_: None)
     assert not list((tmp_path / "journal").iterdir())
 
 

@@ -25,6 +25,9 @@ from quant.sampling.request import Sampling
 from tests.support.tiny_families import FAMILY, SIZE, build
 
 STEPS = 3
+PROMPTS = STEPS + 1
+"""One for every timestep: PNDM has one more of them than steps."""
+
 PRESETS = read_presets(ROOT / "recipes")
 CHEAP = ("minmax-w8a8", "pcr-w4a8", "eda-dm-w4a8", "s2p-v2-w4a8", "tfmq-w4a8")
 """One preset of a model in the quick tests, in the order of FAMILY: each stage has its turn."""
@@ -49,7 +52,7 @@ def shortened(recipe: Recipe) -> Recipe:
     few = {"iterations": 2, "rounds": 1, "prompts": 2, "batch": 2, "validation_prompts": 1, "feature_prompts": 2,
            "samples": 4, "prompts_per_step": 2, "steps": 2}  # fmt: skip
     document: dict[str, Any] = recipe.model_dump(mode="json", exclude={"stages"})
-    document["calibration"] |= {"num_prompts": STEPS, "num_inference_steps": STEPS}
+    document["calibration"] |= {"num_prompts": PROMPTS, "num_inference_steps": STEPS}
     import quant.methods
     from quant.discovery import find
 
@@ -67,7 +70,7 @@ def make(name: str, preset: str, described: dict[str, ModelDescription], folder:
     texts: list[Any] = [None] * 5 if name == "ddim" else ["abc", "xyz a", "q", "r", "s t"]
     prompts = [Prompt(str(i), text) for i, text in enumerate(texts)]
     job = QuantizationJob(
-        name, described[name], shortened(PRESETS[preset]), "variant", prompts[:STEPS], prompts[STEPS:], "own"
+        name, described[name], shortened(PRESETS[preset]), "variant", prompts[:PROMPTS], prompts[PROMPTS:], "own"
     )
     quantize(job, folder, lambda *_: None)
 
