@@ -15,6 +15,7 @@ from quant.calibration.trajectories import Drawn
 from quant.checkpoints.conversion import Parameters, convert
 from quant.checkpoints.layout import Layout
 from quant.discovery import anatomy_of
+from quant.layers.attention import PROJECTIONS
 from quant.layers.output_correction import attach
 from quant.tensor.affine import signed_top
 
@@ -53,7 +54,7 @@ def _attention_scales(bench: Bench, drawn: Drawn) -> dict[str, tuple[Tensor, Ten
     top = signed_top(bench.layout.attention_bits or 8)
     denoiser = bench.student.denoiser
     names: list[str] = list(anatomy_of(denoiser).attentions(denoiser))
-    largest = {f"{name}.{part}": torch.zeros(len(bench.groups)) for name in names for part in ("to_q", "to_k", "to_v")}
+    largest = {f"{name}.{part}": torch.zeros(len(bench.groups)) for name in names for part in PROJECTIONS}
 
     def watch(seen: Tensor) -> Callable[[nn.Module, Any, Tensor], None]:
         def note(_: nn.Module, __: Any, output: Tensor) -> None:
@@ -68,4 +69,5 @@ def _attention_scales(bench: Bench, drawn: Drawn) -> dict[str, tuple[Tensor, Ten
     for handle in handles:
         handle.remove()
     scales = {name: (seen / top).clamp_min(1e-8) for name, seen in largest.items()}
-    return {name: (scales[f"{name}.to_q"], scales[f"{name}.to_k"], scales[f"{name}.to_v"]) for name in names}
+    query, key, value = PROJECTIONS
+    return {name: (scales[f"{name}.{query}"], scales[f"{name}.{key}"], scales[f"{name}.{value}"]) for name in names}

@@ -7,7 +7,7 @@ from itertools import pairwise
 from diffusers import DiffusionPipeline
 
 from contract.recipe import Recipe
-from contract.stages import NoCorrection, Stages
+from contract.stages import Stages
 from quant.checkpoints.layout import Layout, Plan, prepare
 from quant.checkpoints.pipelines import denoiser_of
 from quant.discovery import anatomy_of, family_of
@@ -47,7 +47,7 @@ def layout_of(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, size:
     if time_path == "precalculate" and anatomy.time_path(denoiser).request:  # as far as it goes: once a request
         time_path = "per_request"
     trained = stages.fine_tuning.trains_time_tables
-    corrected = not isinstance(stages.output_correction, NoCorrection)
+    corrected = stages.output_correction.kind != "none"
     return Layout(
         weight_bits=recipe.weight_bits,
         keep_float=anatomy.layers_called(recipe.keep_float, denoiser),

@@ -16,6 +16,9 @@ from quant.layers.moved import Moved
 from quant.layers.straight_through import IntegerAttention, needs_gradient
 from quant.layers.timesteps import TimestepGroups
 
+PROJECTIONS = ("to_q", "to_k", "to_v")
+"""What diffusers calls the layers that make query, key and value, in this order."""
+
 SOFTMAX_BITS = (2, 3, 4, 5, 6, 7, 8, 16)
 """Bits that the softmax output can have."""
 
