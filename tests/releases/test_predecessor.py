@@ -116,7 +116,8 @@ def test_an_upgrade_with_jobs_in_flight_loses_none(old: Path, tmp_path: Path) ->
         first_worker.stop()
         made.start(ROOT, "worker", *ALL)
         jobs += [submit(http, "generations", **SHORT) for _ in range(3)]
-        assert [ended(http, job) for job in jobs] == ["succeeded"] * len(jobs)
+        failed = {job: asked(http, "GET", job)["error"] for job in jobs if ended(http, job) != "succeeded"}
+        assert not failed
         listed = asked(http, "GET", "/v1/generations", params={"limit": 100})["data"]
         assert len(listed) == 7, "one was lost, or done twice"
 
