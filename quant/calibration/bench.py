@@ -33,8 +33,8 @@ from quant.sampling.walk import Denoise, Walk, denoise_with
 @dataclass(frozen=True)
 class Bench:
     """`reference` is the pipeline's denoiser in floating point, with the graph that will be served; it and the student
-    know which rows of tables a batch takes, the `groups`. `halted` batches of samples may wait in the middle of both
-    denoisers."""
+    know which rows of tables a batch takes, the `groups`. `first` is the walk of the first picture, at its start.
+    `halted` batches of samples may wait in the middle of both denoisers."""
 
     pipeline: DiffusionPipeline
     recipe: Recipe
@@ -44,23 +44,20 @@ class Bench:
     reference: nn.Module
     student: Student
     groups: SampleGroups
+    first: Walk
     journal: Journal = field(default_factory=lambda: Journal(None))
     progress: Progress = silent
     halted: int = 0
 
-    @cached_property
+    @property
     def timesteps(self) -> list[float]:
         """The sampler's timesteps, in order."""
-        return self._first.timesteps
+        return self.first.timesteps
 
     @property
     def branches(self) -> int:
         """Calls of the denoiser for one picture at one step: two with guidance."""
-        return self._first.conditioning.branches
-
-    @cached_property
-    def _first(self) -> Walk:
-        return self.walks(1)[0]
+        return self.first.conditioning.branches
 
     def walks(self, count: int, first: int = 0, batch: int = BATCH // 2) -> list[Walk]:
         """As `Run.walks`, for this pipeline."""
@@ -123,11 +120,11 @@ def open_bench(pipeline: DiffusionPipeline, recipe: Recipe, stages: Stages, run:
     family = family_of(pipeline)
     reference: nn.Module = pipeline.components[family.denoiser]
     anatomy, groups = anatomy_of(reference), SampleGroups(layout.timesteps)
-    state = run.walks(pipeline, 1)[0].state
-    shared = shared_inputs(reference, plan.bits, lambda: family.call(reference, *state.rows))
+    (first,) = run.walks(pipeline, 1)
+    shared = shared_inputs(reference, plan.bits, lambda: family.call(reference, *first.state.rows))
     denoiser, layers = fake_quantized(reference, plan.bits, shared, groups, recipe.activation_bits)
     if layout.time_bits is not None:
         round_in_place(denoiser, anatomy.time_path(denoiser), layout.time_bits)
     groups.follow(denoiser, anatomy.clock)
     student = Student(denoiser, layers, dynamic=layout.dynamic_activations)
-    return Bench(pipeline, recipe, stages, run, layout, reference, student, groups)
+    return Bench(pipeline, recipe, stages, run, layout, reference, student, groups, first)

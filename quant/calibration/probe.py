@@ -64,8 +64,9 @@ class Probe:
 
 @torch.no_grad()
 def probe(bench: Bench) -> Probe:
-    """Calls the student once for one row, and once more for all branches of a picture to take the time."""
-    latents, timesteps, rows = bench.walks(1)[0].state.rows
+    """Calls the student twice for one row, to find its units and to measure them, and once for all branches of a
+    picture, to take the time."""
+    latents, timesteps, rows = bench.first.state.rows
     single = Samples(latents[:1], timesteps[:1].float(), rows[slice(0, 1)])
     outputs, widths, produced = _Counts(), _Counts(), _Counts()
     denoiser = bench.student.denoiser

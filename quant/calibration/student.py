@@ -23,22 +23,16 @@ _TABLE = "time-table/"
 
 
 class Student:
-    """`denoiser` has the reference's structure; `layers` are its quantized ones by name, in module order, and
-    `correction` is what its output is corrected by once it is served."""
+    """`denoiser` has the reference's structure; `layers` are its quantized ones by name, in module order, `quantizers`
+    those of their inputs by the name of the first layer that has them, and `correction` is what its output is corrected
+    by once it is served."""
 
     def __init__(self, denoiser: nn.Module, layers: Mapping[str, FakeQuantizedLayer], *, dynamic: bool) -> None:
         """`dynamic`: scales of activations are found at every call, so that there are no ranges to quantize by."""
         self.denoiser, self.layers = denoiser, dict(layers)
+        self.quantizers = _by_first_layer(self.layers)
         self.correction: OutputCorrection | None = None
         self._dynamic = dynamic
-
-    @property
-    def quantizers(self) -> dict[str, InputQuantizer]:
-        """The input quantizers by the name of the first layer that has them."""
-        owners: dict[int, str] = {}
-        for name, layer in self.layers.items():
-            owners.setdefault(id(layer.inputs), name)
-        return {name: self.layers[name].inputs for name in owners.values()}
 
     @property
     def tables(self) -> dict[str, PrecalculatedProjection] | dict[str, Delta]:
@@ -103,6 +97,13 @@ class Student:
             states.setdefault(name, {})[key[len(name) + 1 :]] = tensor
         for name, state in states.items():
             self.layers[name].load_state_dict(state)
+
+
+def _by_first_layer(layers: Mapping[str, FakeQuantizedLayer]) -> dict[str, InputQuantizer]:
+    owners: dict[int, str] = {}
+    for name, layer in layers.items():
+        owners.setdefault(id(layer.inputs), name)
+    return {name: layers[name].inputs for name in owners.values()}
 
 
 def _prefixes(key: str) -> list[str]:
